@@ -1,0 +1,99 @@
+"""Checkpoints as safetensors: tensors as they are, everything else as JSON in the header. Nothing is pickled."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric.utilities.types import _PATH
+from pytorch_lightning.plugins.io import CheckpointIO
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from mtbert.errors import InputError
+from mtbert.paths import atomic_write
+
+TENSOR, ITEMS = "__tensor__", "__items__"
+
+
+class SafetensorsIO(CheckpointIO):
+    """Lightning's checkpoint dictionaries in one safetensors file, written whole or not at all."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any = None) -> None:
+        tensors: dict[str, Tensor] = {}
+        tree = _fold(checkpoint, tensors, "")
+        with atomic_write(Path(path)) as temporary:
+            save_file(tensors, temporary, metadata={"tree": json.dumps(tree)})
+
+    def load_checkpoint(
+        self, path: _PATH, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        return read_checkpoint(Path(path))
+
+    def remove_checkpoint(self, path: _PATH) -> None:
+        Path(path).unlink(missing_ok=True)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The dictionary that was saved.
+
+    Raises:
+        InputError: the file is missing, cut off or no checkpoint of ours.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            tree = json.loads(file.metadata()["tree"])
+        return _unfold(tree, load_file(path))
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: not a readable checkpoint ({error}); remove the file to start the run over") from None
+
+
+def _fold(value: Any, tensors: dict[str, Tensor], path: str) -> Any:
+    """``value`` with every tensor moved into ``tensors`` and a reference left in its place."""
+    if isinstance(value, Tensor):
+        tensors[path] = value.detach().cpu().clone().contiguous()
+        return {TENSOR: path}
+    if isinstance(value, dict):
+        folded = {key: _fold(item, tensors, f"{path}/{key}") for key, item in value.items()}
+        if all(isinstance(key, str) for key in folded):
+            return folded
+        return {ITEMS: [[key, item] for key, item in folded.items()]}
+    if isinstance(value, list | tuple):
+        return [_fold(item, tensors, f"{path}/{index}") for index, item in enumerate(value)]
+    return value
+
+
+def _unfold(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_unfold(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if TENSOR in value:
+        return tensors[value[TENSOR]]
+    if ITEMS in value:
+        return {key: _unfold(item, tensors) for key, item in value[ITEMS]}
+    return {key: _unfold(item, tensors) for key, item in value.items()}
+
+
+def save_weights(module: nn.Module, path: Path) -> None:
+    """A module's weights under their own names; a tensor that two names share is written under both."""
+    state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in module.state_dict().items()}
+    with atomic_write(path) as temporary:
+        save_file(state, temporary)
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Read what ``save_weights`` wrote.
+
+    Raises:
+        InputError: the file is missing, damaged, or belongs to another model.
+    """
+    try:
+        state = load_file(path)
+        with torch.no_grad():
+            module.load_state_dict(state)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise InputError(f"{path}: weights cannot be read: {str(error).splitlines()[0]}") from None

@@ -1,0 +1,121 @@
+"""From command-line overrides to a checked config, and from Hydra's errors to one line that names the place."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import mtbert.config as schema
+from mtbert.config import Config, register, typed
+from mtbert.errors import InputError, nearest
+from mtbert.paths import conf_dir
+
+CONFIG_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
+
+
+def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> Config:
+    """The typed config of ``mtbert train <overrides>``, without running anything.
+
+    Args:
+        overrides: as on the command line, e.g. ``["experiment=03_share_layers", "seed=1"]``.
+        config_dir: a folder of the user's own configs, searched beside the shipped ones.
+
+    Raises:
+        InputError: an override names a key, group or option that does not exist, or a value is wrong.
+    """
+    try:
+        composed = _compose(overrides, config_dir)
+    except CONFIG_ERRORS as error:
+        raise explained(error) from None
+    return typed(composed)
+
+
+def _compose(overrides: Sequence[str], config_dir: Path | None) -> DictConfig:
+    register()
+    GlobalHydra.instance().clear()
+    search = [f"hydra.searchpath=[file://{config_dir.resolve()}]"] if config_dir else []
+    experiment = next((o.split("=", 1)[1] for o in overrides if o.startswith("experiment=")), "00_baseline")
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+        composed = hydra_compose("train", [*overrides, *search])
+    if OmegaConf.is_interpolation(composed, "name"):
+        composed.name = experiment
+    return composed
+
+
+def explained(error: Exception) -> InputError:
+    """One line for what Hydra, OmegaConf or the YAML reader refused: the place, the key, the nearest valid name."""
+    text = str(error)
+    if isinstance(error, MissingConfigException):
+        return InputError(_missing(error))
+    if isinstance(error, OverrideParseException):
+        return InputError(f"override '{error.override}' cannot be read; expected key=value")
+    if isinstance(error, yaml.YAMLError):
+        return InputError(f"config: not YAML: {' '.join(text.split())}")
+    details = f"{text}\n{error.__cause__ or ''}"
+    where = _where(text)
+    key = re.search(r"full_key: (\S+)", details)
+    if key and re.search(r"Key '.*' (is )?not in", details):
+        return InputError(f"{where}: no key '{key[1]}'{_nearest_key(key[1], details)}")
+    reason = str(error.__cause__ or error).splitlines()[0]
+    return InputError(f"{where}: {reason}" + (f" (key {key[1]})" if key and key[1] not in reason else ""))
+
+
+def _where(text: str) -> str:
+    if found := re.search(r"In '([^']+)'", text):
+        return f"config file {found[1]}.yaml"
+    if found := re.search(r"Error merging override (\S+)", text):
+        return f"override '{found[1]}'"
+    if found := re.search(r"use (\+\S+=.*)", text):
+        return f"override '{found[1].lstrip('+')}'"
+    return "config"
+
+
+def _missing(error: MissingConfigException) -> str:
+    wanted = error.missing_cfg_file if isinstance(error.missing_cfg_file, str) else str(error.missing_cfg_file)
+    group, _, name = wanted.rpartition("/")
+    options = [str(option) for option in error.options or []]
+    return f"config: no {group or 'config'} '{name}'{nearest(name, options)}"
+
+
+def _nearest_key(full_key: str, details: str) -> str:
+    """The closest key at the same level, else the closest anywhere."""
+    *parents, name = full_key.split(".")
+    baseline = _compose([], None)
+    siblings = _fields_of(details)
+    if not siblings:
+        node = OmegaConf.select(baseline, ".".join(parents)) if parents else baseline
+        siblings = [str(key) for key in node] if isinstance(node, DictConfig) else []
+    hint = nearest(name, siblings)
+    if hint.startswith("; did"):
+        return hint
+    elsewhere = [key for key in _all_keys(baseline) if key.rpartition(".")[2] == name]
+    return f"; did you mean '{elsewhere[0]}'?" if elsewhere else hint
+
+
+def _fields_of(details: str) -> list[str]:
+    """Field names of the dataclass that refused the key, if it was one."""
+    found = re.search(r"object_type=(\w+)", details)
+    owner = getattr(schema, found[1], None) if found else None
+    return [field.name for field in dataclasses.fields(owner)] if dataclasses.is_dataclass(owner) else []
+
+
+def _all_keys(node: DictConfig, prefix: str = "") -> list[str]:
+    keys = []
+    for key in node:
+        if OmegaConf.is_interpolation(node, key) or OmegaConf.is_missing(node, key):
+            continue
+        value = node._get_node(key)
+        keys.append(f"{prefix}{key}")
+        if isinstance(value, DictConfig) and not value._is_none():
+            keys += _all_keys(value, f"{prefix}{key}.")
+    return keys

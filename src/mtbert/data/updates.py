@@ -1,0 +1,172 @@
+"""Updates: the rows of one optimiser step (or of one evaluation batch), packed for a single encoder pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from mtbert.data.packing import Packed, pack
+from mtbert.data.schedules import Draw, Step
+from mtbert.data.table import Table
+
+
+@dataclass(frozen=True)
+class TaskRows:
+    """One task's rows in an update.
+
+    ``coefficients`` are the rows' weights in the task's loss, so that the loss of any schedule, weighting and
+    reduction is ``(coefficients * values).sum()``; ``sizes`` are the lengths of the batches they came in.
+    """
+
+    task: str
+    split: str
+    rows: Int[Tensor, " rows"]
+    labels: Float[Tensor, " rows"]
+    coefficients: Float[Tensor, " rows"]
+    sizes: tuple[int, ...]
+    num_sequences: int
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> TaskRows:
+        move = {name: getattr(self, name).to(device, non_blocking=non_blocking) for name in ("labels", "coefficients")}
+        return replace(self, **move)
+
+
+@dataclass(frozen=True)
+class Update:
+    """Everything one step needs: the packed sequences of all its rows, and which rows they are.
+
+    ``sequence_ids`` number the sequences across the run, task after task in ``tasks``' order; ``packed`` is None
+    where the encoder's outputs are looked up by these numbers instead. ``seed`` drives the step's dropout.
+    """
+
+    packed: Packed | None
+    sequence_ids: Int[Tensor, " sequences"]
+    tasks: tuple[TaskRows, ...]
+    seed: int
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Update:
+        return Update(
+            None if self.packed is None else self.packed.to(device, non_blocking=non_blocking),
+            self.sequence_ids.to(device, non_blocking=non_blocking),
+            tuple(task.to(device, non_blocking) for task in self.tasks),
+            self.seed,
+        )
+
+    def pin_memory(self) -> Update:
+        return replace(
+            self,
+            packed=None if self.packed is None else self.packed.pin_memory(),
+            sequence_ids=self.sequence_ids.pin_memory(),
+        )
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """How the values of a batch become its loss.
+
+    The mean (the paper's text); ``divided``, what its code does: the sum over the configured batch size for
+    classification, and the mean over the batch size once more for the others.
+    """
+
+    batch_size: int
+    divided: bool
+    classification: bool
+
+    def coefficient(self, num_rows: int) -> float:
+        """The factor of each row of a batch of ``num_rows``."""
+        if not self.divided:
+            return 1 / num_rows
+        return 1 / self.batch_size if self.classification else 1 / (num_rows * self.batch_size)
+
+
+class TrainingUpdates(Dataset[Update]):
+    """The updates of an epoch, one for each step of a schedule."""
+
+    def __init__(
+        self,
+        tables: Mapping[str, Table],
+        steps: Sequence[Step],
+        reductions: Mapping[str, Reduction],
+        weights: Mapping[str, float],
+        seeds: Sequence[int],
+        packed: bool,
+    ) -> None:
+        self.tables, self.steps, self.reductions, self.weights = tables, steps, reductions, weights
+        self.seeds, self.packed = seeds, packed
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __getitem__(self, step: int) -> Update:
+        parts = [(self.tables[draw.task], self._task_rows(draw)) for draw in self.steps[step]]
+        return build_update(parts, self.seeds[step], self.packed)
+
+    def _task_rows(self, draw: Draw) -> TaskRows:
+        weight = draw.weight * self.weights[draw.task]
+        each = [np.full(len(b), weight * self.reductions[draw.task].coefficient(len(b))) for b in draw.batches]
+        rows = np.concatenate(draw.batches)
+        return task_rows(draw.task, "train", self.tables[draw.task], rows, np.concatenate(each), draw.batches)
+
+
+class EvaluationUpdates(Dataset[Update]):
+    """Every row of some tables once, rows of like length together so that little work is padding."""
+
+    def __init__(self, tables: Mapping[tuple[str, str], Table], max_tokens: int, packed: bool) -> None:
+        self.tables, self.packed = tables, packed
+        self.batches = [(key, rows) for key, table in tables.items() for rows in length_batches(table, max_tokens)]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> Update:
+        (split, task), rows = self.batches[index]
+        table = self.tables[split, task]
+        part = task_rows(task, split, table, rows, np.zeros(len(rows)), [rows])
+        return build_update([(table, part)], seed=0, packed=self.packed)
+
+
+def length_batches(table: Table, max_tokens: int) -> Iterator[Int[np.ndarray, " rows"]]:
+    """The table's rows from long to short, cut where a batch would exceed ``max_tokens`` tokens (one row at least)."""
+    lengths = table.num_tokens()
+    order = np.argsort(-lengths, kind="stable")
+    start, total = 0, 0
+    for position, row in enumerate(order):
+        if position > start and total + lengths[row] > max_tokens:
+            yield order[start:position]
+            start, total = position, 0
+        total += int(lengths[row])
+    if start < len(order):
+        yield order[start:]
+
+
+def task_rows(
+    task: str, split: str, table: Table, rows: np.ndarray, coefficients: np.ndarray, batches: Sequence[np.ndarray]
+) -> TaskRows:
+    labels = np.zeros(len(rows), dtype=np.float32) if table.labels is None else table.labels[rows]
+    return TaskRows(
+        task=task,
+        split=split,
+        rows=torch.from_numpy(rows),
+        labels=torch.from_numpy(labels),
+        coefficients=torch.from_numpy(coefficients.astype(np.float32)),
+        sizes=tuple(len(batch) for batch in batches),
+        num_sequences=len(rows) * len(table.sentences),
+    )
+
+
+def build_update(parts: Sequence[tuple[Table, TaskRows]], seed: int, packed: bool) -> Update:
+    """Join the rows of several tasks; their sequences follow one another in the parts' order."""
+    ids = [table.sequence_ids(part.rows.numpy()) for table, part in parts]
+    sequences = [sequence for table, part in parts for sequence in table.sequences(part.rows.numpy())] if packed else []
+    return Update(
+        packed=pack(sequences) if packed else None,
+        sequence_ids=torch.from_numpy(np.concatenate(ids)),
+        tasks=tuple(part for _, part in parts),
+        seed=seed,
+    )

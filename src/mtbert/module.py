@@ -1,0 +1,197 @@
+"""The LightningModule: encoder, heads, losses and metrics. It knows nothing of files, loggers or schedules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+
+from mtbert.config import Config, Recipe
+from mtbert.data.updates import TaskRows, Update
+from mtbert.losses import Loss
+from mtbert.model.encoder import BertEncoder
+from mtbert.model.heads import share_first_linears
+from mtbert.optim import build_optimizer
+from mtbert.plan import Phase
+from mtbert.seeding import derive
+from mtbert.tasks import Task, find_loss, find_task
+
+Key = tuple[str, str]  # split, task
+
+
+@dataclass
+class Evaluation:
+    """Logits and labels of whole splits, rows in the tables' order, gathered over batches in any order."""
+
+    parts: dict[Key, list[tuple[Tensor, Tensor, Tensor]]] = field(default_factory=dict)
+
+    def add(self, task: TaskRows, logits: Tensor) -> None:
+        entry = (task.rows, logits.detach().float().cpu(), task.labels.cpu())
+        self.parts.setdefault((task.split, task.task), []).append(entry)
+
+    def gathered(self, key: Key) -> tuple[Float[Tensor, "rows ..."], Float[Tensor, " rows"]]:
+        """Logits and labels of one split and task; a row that came twice counts once."""
+        rows, logits, labels = (torch.cat(column) for column in zip(*self.parts[key], strict=True))
+        count = int(rows.max()) + 1
+        all_logits, all_labels = logits.new_zeros(count, *logits.shape[1:]), labels.new_zeros(count)
+        all_logits[rows], all_labels[rows] = logits, labels
+        return all_logits, all_labels
+
+
+class MultitaskModule(LightningModule):
+    """One encoder, a head for each task, and the loss that joins them.
+
+    A step makes one encoder pass over all sequences of its update. ``begin`` sets what the current phase trains;
+    with ``cache_embeddings`` a fixed encoder's outputs are looked up instead of computed.
+    """
+
+    def __init__(
+        self,
+        encoder: BertEncoder,
+        heads: nn.ModuleDict,
+        tasks: Mapping[str, Task],
+        losses: Mapping[str, Loss],
+        config: Config,
+    ) -> None:
+        super().__init__()
+        self.encoder, self.heads = encoder, heads
+        self.tasks, self.losses, self.config = dict(tasks), dict(losses), config
+        self.phase: Phase | None = None
+        self.embeddings: Tensor | None = None
+        self.evaluation = Evaluation()
+        self.metrics: dict[str, float] = {}
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.config.recipe
+
+    def begin(self, phase: Phase) -> None:
+        """Fix and free parameters as the phase says; forget embeddings of an earlier one."""
+        self.phase, self.embeddings = phase, None
+        self.encoder.requires_grad_("encoder" not in phase.freeze)
+        self.heads.requires_grad_("heads" not in phase.freeze)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> MultitaskModule:
+        """As usual, but a fixed encoder without dropout stays in evaluation mode."""
+        super().train(mode)
+        if self.phase is not None and not self.phase.encoder_dropout:
+            self.encoder.eval()
+        return self
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        assert self.phase is not None
+        return build_optimizer(self, self.phase.lr, self.config.optimizer, self.recipe.uncorrected_epsilon)
+
+    def embed_sequences(self, update: Update) -> Float[Tensor, "sequences hidden"]:
+        """Sentence embeddings of an update, in its order: one encoder pass, or a look-up."""
+        if self.embeddings is not None:
+            return self.embeddings[update.sequence_ids]
+        assert update.packed is not None
+        return self.encoder(update.packed)
+
+    def forward(self, update: Update) -> dict[str, Float[Tensor, "rows ..."]]:
+        """Logits of every task in the update: ``rows x classes``, or ``rows`` where a task has one output."""
+        pooled = self.embed_sequences(update)
+        split = pooled.split([task.num_sequences for task in update.tasks])
+        return {t.task: self.heads[t.task](part).squeeze(-1) for t, part in zip(update.tasks, split, strict=True)}
+
+    def training_step(self, update: Update, batch_idx: int = 0) -> dict[str, object]:
+        """The step's loss; beside it each task's logits and row losses, for callbacks."""
+        torch.manual_seed(update.seed)
+        logits = self(update)
+        values = {task.task: self._row_losses(task, logits[task.task]) for task in update.tasks}
+        losses = {task.task: (task.coefficients * values[task.task]).sum() for task in update.tasks}
+        return {
+            "loss": self.combine(losses),
+            "losses": {name: loss.detach() for name, loss in losses.items()},
+            "values": {name: value.detach() for name, value in values.items()},
+            "logits": {name: output.detach() for name, output in logits.items()},
+        }
+
+    def _row_losses(self, task: TaskRows, logits: Tensor) -> Float[Tensor, " rows"]:
+        definition = self.tasks[task.task]
+        labels = task.labels.trunc() if self.recipe.integer_labels and definition.graded else task.labels
+        return self.losses[task.task](logits, labels, definition.label_high)
+
+    def combine(self, losses: Mapping[str, Float[Tensor, ""]]) -> Float[Tensor, ""]:
+        """The seam where the tasks' losses become one: their sum (weights are in the coefficients already)."""
+        return torch.stack(list(losses.values())).sum()
+
+    def on_validation_epoch_start(self) -> None:
+        self.evaluation = Evaluation()
+
+    def validation_step(self, update: Update, batch_idx: int = 0) -> None:
+        for task, logits in zip(update.tasks, self(update).values(), strict=True):
+            self.evaluation.add(task, logits)
+
+    def on_validation_epoch_end(self) -> None:
+        self.metrics = self.measure(self.evaluation)
+        self.log_dict(self.metrics, logger=False)
+
+    test_step = validation_step
+    on_test_epoch_start = on_validation_epoch_start
+
+    def measure(self, evaluation: Evaluation) -> dict[str, float]:
+        """``{split}/{task}/{metric}`` for all that was evaluated, and each split's ``average`` over its tasks.
+
+        NaN where a metric is undefined; an average with an undefined part is undefined.
+        """
+        metrics: dict[str, float] = {}
+        for split in dict.fromkeys(split for split, _ in evaluation.parts):
+            found = {
+                f"{split}/{name}/{task.metric_name}": self.metric(name, *evaluation.gathered((split, name)))
+                for name, task in self.tasks.items()
+                if (split, name) in evaluation.parts
+            }
+            metrics |= found
+            metrics[f"{split}/average"] = math.fsum(found.values()) / len(found)
+        return metrics
+
+    def metric(self, name: str, logits: Float[Tensor, "rows ..."], labels: Float[Tensor, " rows"]) -> float:
+        """A task's metric over whole columns, evaluated as the recipe says."""
+        task = self.tasks[name]
+        scores = logits if self.recipe.evaluate_logits and task.graded else task.score(logits)
+        if self.recipe.evaluate_integer_labels and task.graded:
+            labels = labels.trunc()
+        return float(task.metric(scores, labels))
+
+    @torch.no_grad()
+    def cache_embeddings(self, updates: Iterable[Update], num_sequences: int) -> None:
+        """Compute and keep the encoder's outputs for ``num_sequences`` sequences, found by their run-wide numbers."""
+        self.encoder.eval()
+        cache: Tensor | None = None
+        for update in updates:
+            pooled = self.encoder(update.to(self.device).packed)
+            if cache is None:
+                cache = torch.zeros(num_sequences, pooled.shape[-1], dtype=torch.float32, device=self.device)
+            cache[update.sequence_ids.to(self.device)] = pooled.float()
+        self.embeddings = cache
+
+
+def build_heads(config: Config, tasks: Mapping[str, Task], hidden_size: int) -> nn.ModuleDict:
+    """Freshly drawn heads; which numbers they start from depends on the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(config.seed, "heads"))
+        heads = nn.ModuleDict(
+            {name: task.head(hidden_size, task.num_outputs, config.heads.dropout) for name, task in tasks.items()}
+        )
+    if config.heads.share_layers:
+        share_first_linears(heads)
+    return heads
+
+
+def build_module(config: Config, encoder: BertEncoder) -> MultitaskModule:
+    """Encoder and heads as the config says.
+
+    Raises:
+        InputError: a task or loss that does not exist.
+    """
+    tasks = {name: find_task(name, options) for name, options in config.tasks.items()}
+    losses = {name: find_loss(name, task, config.tasks[name]) for name, task in tasks.items()}
+    return MultitaskModule(encoder, build_heads(config, tasks, encoder.config.hidden_size), tasks, losses, config)

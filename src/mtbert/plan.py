@@ -1,0 +1,164 @@
+"""What a config comes to: its phases with the scale applied, its files, and the identity of the run."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mtbert.config import Config, DatasetConfig, PhaseConfig, present_phases
+from mtbert.data.sample import sample_folder
+from mtbert.errors import InputError, nearest
+from mtbert.model.pretrained import resolve
+from mtbert.paths import sha256
+from mtbert.results.record import RESULTS_VERSION
+from mtbert.runtime import Runtime
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A phase with every field filled in."""
+
+    name: str
+    schedule: dict[str, Any]
+    epochs: int
+    batch_size: int
+    lr: float
+    freeze: tuple[str, ...]
+    start_from: str
+    encoder_dropout: bool
+
+    @property
+    def cached(self) -> bool:
+        """Whether the encoder's outputs cannot change, so that they are computed once."""
+        return "encoder" in self.freeze and not self.encoder_dropout
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run before it starts. ``hash`` is the same for two configs exactly if they train the same model."""
+
+    config: Config
+    runtime: Runtime
+    phases: tuple[Phase, ...]
+    folder: Path
+    checksums: dict[str, dict[str, list[str]]]  # dataset -> split -> sha256 of each file
+    hash: str
+
+    @property
+    def directory(self) -> Path:
+        return Path(self.config.runs_dir) / f"{self.config.name.replace('/', '.')}-s{self.config.seed}-{self.hash}"
+
+    @property
+    def max_rows(self) -> dict[str, int]:
+        return max_rows(self.config)
+
+
+def make_plan(config: Config, runtime: Runtime) -> Plan:
+    """Resolve a config against the machine.
+
+    Raises:
+        InputError: a data file, the encoder or the data folder is not there.
+    """
+    folder = data_folder(config)
+    checksums = {name: _checksums(folder, dataset) for name, dataset in config.datasets.items()}
+    phases = tuple(_phase(config, name, phase) for name, phase in present_phases(config).items())
+    identity = _identity(config, runtime, phases, checksums)
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
+    return Plan(config, runtime, phases, folder, checksums, digest)
+
+
+def data_folder(config: Config) -> Path:
+    """The folder of the data files; the sample corpus is written on first use."""
+    if config.data.folder is None:
+        return sample_folder()
+    folder = Path(config.data.folder)
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder}: no such folder of data files; set MTBERT_DATA or data.folder, run `make data` to download "
+            "them, or use scale=sample, which needs none"
+        )
+    return folder
+
+
+def max_rows(config: Config) -> dict[str, int]:
+    """Limits on training rows by task, the scale applied."""
+    limits = {name: task.max_rows for name, task in config.tasks.items() if task.max_rows is not None}
+    return {name: max(1, round(limit * config.scale.max_rows)) for name, limit in limits.items()}
+
+
+def row_factor(factors: dict[str, float], dataset: str) -> float:
+    return factors.get(dataset, factors.get("default", 1.0))
+
+
+def _phase(config: Config, name: str, phase: PhaseConfig) -> Phase:
+    def inherited(key: str) -> Any:
+        value = getattr(phase, key)
+        return getattr(config, key) if value is None else value
+
+    fixed = "encoder" in phase.freeze
+    return Phase(
+        name=name,
+        schedule=dict(inherited("schedule")),
+        epochs=max(1, round(inherited("epochs") * config.scale.epochs)),
+        batch_size=inherited("batch_size"),
+        lr=inherited("lr") * config.scale.lr,
+        freeze=tuple(sorted(phase.freeze)),
+        start_from=phase.start_from,
+        encoder_dropout=config.recipe.frozen_dropout if fixed else True,
+    )
+
+
+def _checksums(folder: Path, dataset: DatasetConfig) -> dict[str, list[str]]:
+    return {
+        split: [sha256(_existing(folder / name)) for name in names]
+        for split, names in dataset.files.items()
+        if split != "test"  # test files change no number of the run
+    }
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        hint = nearest(path.name, [entry.name for entry in path.parent.glob("*.csv")])
+        raise InputError(f"{path}: no such data file{hint or '; the folder holds no .csv file (`make data`)'}")
+    return path
+
+
+def _identity(
+    config: Config, runtime: Runtime, phases: tuple[Phase, ...], checksums: dict[str, dict[str, list[str]]]
+) -> dict[str, Any]:
+    """Everything that can change a number of the run, and nothing else: no names, paths, loggers or job counts."""
+    files = resolve(config.encoder)
+    encoder = dataclasses.asdict(config.encoder)
+    for label in ("name", "source", "revision", "sha256"):
+        encoder.pop(label)
+    encoder |= {"weights": files.weights_sha256, "tokenizer": files.tokenizer_sha256}
+    datasets = {}
+    for name, dataset in config.datasets.items():
+        described = dataclasses.asdict(dataset) | {"files": checksums[name]}
+        described["train_rows"] = row_factor(config.scale.train_rows, name)
+        described["dev_rows"] = row_factor(config.scale.dev_rows, name)
+        datasets[name] = described
+    tasks = {name: dataclasses.asdict(task) | {"max_rows": max_rows(config).get(name)} for name, task in config.tasks.items()}
+    recipe = dataclasses.asdict(config.recipe)
+    recipe.pop("name")
+    return {
+        "results_version": RESULTS_VERSION,
+        "seed": config.seed,
+        "encoder": encoder,
+        "datasets": list(datasets.items()),  # their order is the order of rows
+        "tasks": list(tasks.items()),
+        "heads": dataclasses.asdict(config.heads),
+        "recipe": recipe,
+        "phases": [dataclasses.asdict(phase) for phase in phases],
+        "optimizer": dataclasses.asdict(config.optimizer),
+        "subset_seed": config.data.subset_seed,
+        "shuffle": config.data.shuffle,
+        "train_metrics": config.train_metrics,
+        "max_steps": config.trainer.max_steps,
+        "eval_tokens": config.trainer.eval_tokens,
+        "runtime": [runtime.accelerator, runtime.precision, runtime.threads],
+    }

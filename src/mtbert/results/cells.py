@@ -1,0 +1,65 @@
+"""The table of results as plain data, before it is drawn anywhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# What a cell without a figure shows.
+MISSING = "missing"  # no run of this row is done
+FAILED = "failed"  # every run of this row broke
+UNDEFINED = "undef."  # the metric has no value, as the Pearson correlation of a constant
+ABSENT = "–"  # the runs of this row do not measure it
+
+
+@dataclass(frozen=True)
+class Column:
+    title: str
+    metric: str  # key in result.json
+    paper: str = ""  # column of the paper's figures, where it has one
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One metric of one row: the mean over seeds of our figures, with what it is compared to."""
+
+    mean: float | None = None
+    sd: float | None = None  # over seeds, n - 1 in the denominator; None for a single seed
+    n: int = 0
+    why_empty: str = ""  # one of the words above where mean is None
+    difference: float | None = None  # of means, to our baseline
+    paper: float | None = None
+    paper_difference: float | None = None  # to the paper's baseline
+    published: float | None = None  # the published log at its best epoch
+
+
+@dataclass(frozen=True)
+class Row:
+    label: str
+    experiment: str
+    overrides: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+    cells: tuple[Cell, ...] = ()
+    paper_decimals: int = 2
+    note: str = ""  # what failed, or which other run it is the same as
+
+
+@dataclass(frozen=True)
+class Table:
+    """``rows`` are the paper's, ``others`` our own experiments, ``apart`` the figures that are not of dev."""
+
+    title: str
+    facts: tuple[tuple[str, str], ...]
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    others: tuple[Row, ...]
+    apart: tuple[Row, ...]
+    notes: tuple[str, ...]
+    published_log: bool = False
+
+    @property
+    def all_rows(self) -> tuple[Row, ...]:
+        return self.rows + self.others + self.apart
+
+    @property
+    def all_notes(self) -> tuple[str, ...]:
+        return tuple(f"{row.label}: {row.note}" for row in self.all_rows if row.note) + self.notes

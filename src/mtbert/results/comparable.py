@@ -1,0 +1,130 @@
+"""Which runs may stand in one table: the same scale, encoder, data, recipe, precision and code, nothing else."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+from mtbert.errors import InputError, nearest
+from mtbert.results.record import RunRecord, Runs
+
+RowKey = tuple[str, tuple[str, ...]]  # experiment, overrides of its own
+Rows = dict[RowKey, list[RunRecord]]
+
+FILTERS: dict[str, Callable[[RunRecord], str]] = {
+    "scale": lambda record: record.scale,
+    "encoder": lambda record: record.encoder.name,
+    "recipe": lambda record: record.recipe,
+}
+# Overrides of these keys are told apart by what the record says (scale, checksums, precision, ...), by the row itself
+# (experiment, seed), or change no figure. Any other override makes a run another experiment than the one it names.
+NOT_A_VARIANT = frozenset(
+    "experiment seed scale encoder data recipe data.folder trainer.precision trainer.threads trainer.accelerator "
+    "trainer.num_workers trainer.log_every_n_steps trainer.eval_tokens name runs_dir loggers keep test_predictions "
+    "train_metrics".split()
+)
+
+
+def pick(runs: Runs, **wanted: str | None) -> Runs:
+    """The runs whose scale, encoder or recipe is the wanted one (None: any).
+
+    Raises:
+        InputError: nothing has the wanted value; the line names those that exist.
+    """
+    done, failed = runs.done, runs.failed
+    for name, value in wanted.items():
+        if value is None:
+            continue
+        found = {FILTERS[name](record) for record in done} | {getattr(run, name) for run in failed} - {None}
+        if value not in found:
+            raise InputError(f"--{name} {value}: no run has this {name}{nearest(value, sorted(found))}")
+        done = [record for record in done if FILTERS[name](record) == value]
+        failed = [run for run in failed if getattr(run, name) in (None, value)]
+    return Runs(done, failed, runs.broken, runs.unfinished)
+
+
+def require_comparable(records: Sequence[RunRecord]) -> None:
+    """Refuse runs that differ in more than experiment and seed.
+
+    Raises:
+        InputError: one line that lists what differs, and in how many runs each value stands.
+    """
+    for conditions in (_settings, _measured_on):
+        if differences := _differences([conditions(record) for record in records]):
+            found = "; ".join(f"{name}: {values}" for name, values in differences.items())
+            raise InputError(
+                f"these runs do not belong in one table, they differ in {found}; "
+                "pick with --scale, --encoder, --recipe or --runs"
+            )
+
+
+def common_overrides(records: Iterable[RunRecord]) -> tuple[str, ...]:
+    """Overrides that every run was given, beyond those that the record itself accounts for."""
+    sets = [set(_variant(record)) for record in records]
+    return tuple(sorted(set.intersection(*sets))) if sets else ()
+
+
+def rows_of(records: Sequence[RunRecord]) -> Rows:
+    """Runs by experiment and by the overrides that not all runs share; within a row by seed, each seed once.
+
+    Raises:
+        InputError: a row has two different runs of one seed.
+    """
+    common = common_overrides(records)
+    rows: dict[RowKey, dict[int, RunRecord]] = {}
+    for record in records:
+        own = tuple(override for override in _variant(record) if override not in common)
+        row = rows.setdefault((record.experiment, own), {})
+        first = row.setdefault(record.seed, record)
+        if first.hash != record.hash:  # the same hash twice is one run, copied
+            raise InputError(_twice(first, record))
+    return {key: [row[seed] for seed in sorted(row)] for key, row in rows.items()}
+
+
+def _settings(record: RunRecord) -> dict[str, str]:
+    settings = {name: read(record) for name, read in FILTERS.items()}
+    settings["data"] = record.data.name
+    settings["precision"] = record.precision
+    settings["mtbert version"] = record.versions.get("mtbert", "unknown")
+    return settings
+
+
+def _measured_on(record: RunRecord) -> dict[str, str]:
+    sources = {f"file {name}": digest[:8] for name, digest in record.data.sha256.items()}
+    sources["encoder weights"] = (record.encoder.sha256 or "unknown")[:8]
+    for name, splits in record.rows.items():
+        if "dev" in splits:
+            sources[f"{name} dev rows"] = str(splits["dev"].used)
+    return sources
+
+
+def _differences(all_conditions: Sequence[dict[str, str]]) -> dict[str, str]:
+    values: dict[str, Counter[str]] = {}
+    for conditions in all_conditions:
+        # An experiment that adds a dataset adds conditions, which is no difference.
+        for name, value in conditions.items():
+            values.setdefault(name, Counter())[value] += 1
+    return {
+        name: ", ".join(f"{value} ({count} run{'s' * (count > 1)})" for value, count in found.most_common())
+        for name, found in values.items()
+        if len(found) > 1
+    }
+
+
+def _variant(record: RunRecord) -> tuple[str, ...]:
+    return tuple(sorted(override for override in record.overrides if _makes_variant(override)))
+
+
+def _makes_variant(override: str) -> bool:
+    key = override.lstrip("+~").partition("=")[0].partition("@")[0]
+    return key not in NOT_A_VARIANT and not key.startswith("hydra")
+
+
+def _twice(first: RunRecord, second: RunRecord) -> str:
+    fields = ("threads", "device", "versions", "commit")
+    differing = [name for name in fields if getattr(first, name) != getattr(second, name)]
+    return (
+        f"{first.experiment} with seed {first.seed} was run twice with different settings ({first.directory.name} and "
+        f"{second.directory.name}; the records differ in {', '.join(differing) or 'the config alone'}); "
+        "move one away, or name the runs to take with --runs"
+    )

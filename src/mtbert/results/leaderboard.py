@@ -1,0 +1,66 @@
+"""Predictions in the format of the course's leaderboard (CS224N default project, minBERT).
+
+A header line ``id \\t NAME \\n``, then ``ID , PREDICTION \\n`` for each row; the spaces belong to the format, and so does
+the spelling of the STS header.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mtbert.errors import InputError
+from mtbert.paths import atomic_write
+
+
+@dataclass(frozen=True)
+class Format:
+    header: str
+    number: Callable[[float], float]
+
+
+FORMATS = {
+    "sst": Format("Predicted_Sentiment", int),
+    "para": Format("Predicted_Is_Paraphrase", float),
+    "sts": Format("Predicted_Similiary", float),
+}
+OTHER = Format("Prediction", float)  # for tasks that the course does not have
+
+
+def file_name(task: str, split: str) -> str:
+    """As the leaderboard expects it, e.g. ``sst-dev-output.csv``."""
+    return f"{task}-{split}-output.csv"
+
+
+def write_leaderboard(path: Path, task: str, ids: Sequence[str], predictions: Sequence[float]) -> None:
+    """Write ``path`` whole or not at all, rows in the order given.
+
+    Args:
+        predictions: the class for SST (0 to 4), 0 or 1 for PARA, any number that grows with similarity for STS.
+
+    Raises:
+        InputError: an id cannot be written in this format.
+        ValueError: there are not as many predictions as ids, one is not finite, or a class is not a whole number.
+    """
+    form = FORMATS.get(task, OTHER)
+    pairs = zip(ids, predictions, strict=True)
+    lines = [f"{_id(id_, path)} , {_number(value, form)} \n" for id_, value in pairs]
+    with atomic_write(path) as temporary:
+        temporary.write_text(f"id \t {form.header} \n" + "".join(lines), encoding="utf-8", newline="\n")
+
+
+def _id(id_: str, path: Path) -> str:
+    if "," in id_ or not id_.isprintable():
+        raise InputError(
+            f"{path.name}: id {id_!r} has a comma or a line break; the leaderboard's format has neither"
+        )
+    return id_
+
+
+def _number(value: float, form: Format) -> float:
+    number = form.number(value) if math.isfinite(value) else math.nan
+    if number != value:
+        raise ValueError(f"{form.header}: {value} is not a prediction")
+    return number

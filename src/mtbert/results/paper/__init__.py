@@ -1,0 +1,61 @@
+"""What the paper reports, read from the CSV files beside this module (their README names the sources)."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+BASELINE = "00_baseline"
+# column of table.csv -> column of logs_by_epoch.csv
+FIGURES = {
+    "sst_acc": "dev_acc_sst",
+    "para_acc": "dev_acc_para",
+    "sts_pearson": "dev_acc_sts",
+    "average": "dev_acc",
+}
+
+
+@dataclass(frozen=True)
+class PaperRow:
+    """One line of the paper's Figure 6, or one of the final model's two results."""
+
+    row: str  # "0" to "12", or "final"
+    experiment: str  # the shipped config that runs it
+    split: str  # dev, or test for the leaderboard
+    name: str
+    figures: dict[str, float]  # by the keys of FIGURES
+    decimals: int  # as printed in the paper
+
+    @property
+    def label(self) -> str:
+        return f"[{self.row}] {self.name}" if self.row.isdigit() else f"{self.row} ({self.split})"
+
+
+@cache
+def paper_rows() -> tuple[PaperRow, ...]:
+    """All rows, in the paper's order, the final model's dev and test figures last."""
+    return tuple(_paper_row(line) for line in _lines("table.csv"))
+
+
+@cache
+def published_best() -> dict[str, dict[str, float]]:
+    """Row -> dev figures at the epoch with the best dev average in the published log; rows without a log are absent."""
+    best: dict[str, dict[str, float]] = {}
+    for line in _lines("logs_by_epoch.csv"):
+        figures = {key: float(line[column]) for key, column in FIGURES.items()}
+        if line["row"] not in best or figures["average"] > best[line["row"]]["average"]:
+            best[line["row"]] = figures
+    return best
+
+
+def _paper_row(line: dict[str, str]) -> PaperRow:
+    figures = {key: float(line[key]) for key in FIGURES}
+    decimals = len(line["average"].partition(".")[2])
+    return PaperRow(line["row"], line["experiment"], line["split"], line["name"], figures, decimals)
+
+
+def _lines(name: str) -> Iterator[dict[str, str]]:
+    yield from csv.DictReader((files(__package__) / name).read_text(encoding="utf-8").splitlines())

@@ -1,0 +1,182 @@
+"""The table of results drawn: in the terminal, as Markdown, CSV or JSON."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
+
+from mtbert.results.cells import Cell, Row, Table
+
+BETTER, WORSE = "dodger_blue1", "bright_red"  # the paper colours better than baseline blue, worse red
+WIDE = 100  # columns from which the paper's figures fit on the same line
+FIGURE_WIDTH = 11  # "0.503 +.012"
+
+
+def render_terminal(table: Table, console: Console | None = None) -> None:
+    """Print the table; in colour on a terminal, plain and 100 columns wide elsewhere."""
+    console = console or Console()
+    if not console.is_terminal:
+        console.width = max(console.width, WIDE)
+    console.print(Text(table.title, style="bold"))
+    for name, value in table.facts:
+        console.print(Text(f"{name}: ", style="dim").append(value, style="not dim"))
+    console.print(_grid(table, wide=console.width >= WIDE))
+    console.print()
+    console.print(Text(_legend(table, "blue better, red worse"), style="dim"))
+    for note in table.all_notes:
+        console.print(Text(f"- {note}"))
+
+
+def to_text(table: Table) -> str:
+    """As ``render_terminal`` prints it, without colour."""
+    console = Console(file=io.StringIO(), width=WIDE, force_terminal=False, force_jupyter=False)
+    render_terminal(table, console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def to_markdown(table: Table) -> str:
+    """For a README: no colour, ▲ better and ▼ worse than our baseline."""
+    titles = ["row"]
+    for column in table.columns:
+        titles += [column.title, *_beside_titles(table), "difference"]
+    lines = [f"**{table.title}**", "", *(f"- {name}: {_escaped(value)}" for name, value in table.facts), ""]
+    lines += [_markdown_line(titles), _markdown_line(["---"] + ["--:"] * (len(titles) - 1))]
+    lines += [_markdown_line([_escaped(row.label), *_markdown_cells(table, row)]) for row in table.all_rows]
+    lines += ["", _legend(table, "▲ better, ▼ worse"), ""]
+    lines += [f"- {_escaped(note)}" for note in table.all_notes]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def to_csv(table: Table) -> str:
+    """One line for each row; figures in full precision, the word for why it is empty where a figure has none."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    names = [column.paper or column.metric for column in table.columns]
+    parts = ["", "_sd", "_difference", "_paper", *(["_published_log"] if table.published_log else [])]
+    figures = [name + part for name in names for part in parts]
+    writer.writerow(["row", "experiment", "overrides", "n", "seeds", *figures, "note"])
+    for row in table.all_rows:
+        head = [row.label, row.experiment, " ".join(row.overrides)]
+        seeds = [len(row.seeds), " ".join(map(str, row.seeds))]
+        values = [value for cell in row.cells for value in _csv_values(table, cell)]
+        writer.writerow([*head, *seeds, *values, row.note])
+    return out.getvalue()
+
+
+def to_json(table: Table) -> str:
+    """Everything in the table, as ``cells.Table`` holds it."""
+    return json.dumps(dataclasses.asdict(table), indent=1, ensure_ascii=False) + "\n"
+
+
+FORMATS: dict[str, Callable[[Table], str]] = {
+    "terminal": to_text,
+    "markdown": to_markdown,
+    "csv": to_csv,
+    "json": to_json,
+}
+
+
+def _grid(table: Table, wide: bool) -> Grid:
+    grid = Grid(box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False, show_edge=False)
+    grid.add_column("row", overflow="fold")
+    for column in table.columns:
+        grid.add_column(f"{column.title}\nours   diff{' paper' if wide else ''}", no_wrap=True)
+    for rows in (table.rows, table.others, table.apart):
+        for row in rows:
+            grid.add_row(Text(row.label), *(_drawn(cell, row, table, wide) for cell in row.cells))
+        grid.add_section()
+    return grid
+
+
+def _drawn(cell: Cell, row: Row, table: Table, wide: bool) -> Text:
+    """Our figure and its difference, the paper's beside it (below it where narrow), then sd and the published log."""
+    ours = Text(_figure(cell.mean, 3) or cell.why_empty, style=_colour(cell.difference))
+    if cell.difference is not None:
+        ours.append(" " + _short(cell.difference))
+    ours.pad_right(FIGURE_WIDTH - len(ours))
+    paper_style = f"dim {_colour(cell.paper_difference)}".strip()
+    beside = [Text(_figure(cell.paper, row.paper_decimals), style=paper_style)]
+    if table.published_log:
+        beside.append(Text(_figure(cell.published, 3), style="dim"))
+    below = [Text(f"±{cell.sd:.3f} ({cell.n})".ljust(FIGURE_WIDTH))] if cell.sd is not None else []
+    if not wide:
+        named = [
+            Text(name) + figure for name, figure in zip(("paper ", "log   "), beside, strict=False) if figure
+        ]
+        return Text("\n").join([ours, *below, *named])
+    below += [Text(" " * FIGURE_WIDTH)] * (len(beside) - 1 - len(below))
+    pairs = zip([ours, *below], [*beside, *[Text()] * len(below)], strict=False)
+    return Text("\n").join(left + Text(" ") + right for left, right in pairs)
+
+
+def _legend(table: Table, marks: str) -> str:
+    parts = ["our figure", f"its difference to our baseline ({marks})", "the paper's figure"]
+    if table.published_log:
+        parts.append("the published log's at its best epoch")
+    if any(cell.sd is not None for row in table.all_rows for cell in row.cells):
+        parts.append("± standard deviation over (n) seeds")
+    return f"{'; '.join(parts)}."
+
+
+def _beside_titles(table: Table) -> list[str]:
+    return ["paper", "log"] if table.published_log else ["paper"]
+
+
+def _markdown_cells(table: Table, row: Row) -> Iterator[str]:
+    for cell in row.cells:
+        spread = f" ± {cell.sd:.3f} ({cell.n})" if cell.sd is not None else ""
+        yield (_figure(cell.mean, 3) or cell.why_empty) + spread
+        yield _figure(cell.paper, row.paper_decimals)
+        if table.published_log:
+            yield _figure(cell.published, 3)
+        marked = (_mark(cell.difference), _signed(cell.difference)) if cell.difference is not None else ()
+        yield " ".join(marked).strip()
+
+
+def _csv_values(table: Table, cell: Cell) -> list[Any]:
+    ours = cell.why_empty if cell.mean is None else cell.mean
+    log = [cell.published] if table.published_log else []
+    return [ours, cell.sd, cell.difference, cell.paper, *log]
+
+
+def _markdown_line(values: list[str]) -> str:
+    return "| " + " | ".join(values) + " |"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+
+
+def _figure(value: float | None, decimals: int) -> str:
+    return "" if value is None else f"{value:.{decimals}f}"
+
+
+def _signed(difference: float) -> str:
+    return f"{round(difference, 3):+.3f}" if _sign(difference) else "0.000"
+
+
+def _short(difference: float) -> str:
+    return _signed(difference).replace("0.", ".", 1).rjust(5)
+
+
+def _sign(difference: float | None) -> int:
+    rounded = round(difference or 0.0, 3)  # what is shown as 0.000 is neither better nor worse
+    return (rounded > 0) - (rounded < 0)
+
+
+def _colour(difference: float | None) -> str:
+    return {1: BETTER, 0: "", -1: WORSE}[_sign(difference)]
+
+
+def _mark(difference: float) -> str:
+    return {1: "▲", 0: "", -1: "▼"}[_sign(difference)]

@@ -1,0 +1,122 @@
+"""What is in a folder of runs: one line each, finished or not."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
+
+from mtbert.results.record import AVERAGE, HOW_TO_START, RUN_NAME, RunRecord, Runs, find_runs, runs_dir
+
+
+@dataclass(frozen=True)
+class Line:
+    """One run; what its files do not say is None."""
+
+    directory: str
+    state: str  # done | failed: REASON | broken: REASON | unfinished
+    experiment: str | None = None
+    seed: int | None = None
+    scale: str | None = None
+    encoder: str | None = None
+    dev_average: float | None = None
+    best_epoch: str | None = None
+    seconds: float | None = None
+    commit: str | None = None
+
+
+def list_runs(runs: Runs) -> list[Line]:
+    """A line for each run, in order of their directories."""
+    return sorted(_lines(runs), key=lambda line: line.directory)
+
+
+def render_runs(lines: list[Line], console: Console | None = None) -> None:
+    """Print the lines as a table: folded to a terminal's width, unfolded elsewhere so that programs can cut it."""
+    console = console or Console()
+    grid = Grid(box=None, pad_edge=False, collapse_padding=True)
+    for title in ("directory", "scale", "encoder", "dev average", "best epoch", "seconds", "commit", "state"):
+        grid.add_column(title, overflow="fold")
+    for line in lines:
+        grid.add_row(*(Text(text) for text in _texts(line)))
+    if not console.is_terminal:
+        unfolded = console.measure(grid, options=console.options.update(max_width=2000)).maximum
+        console.width = max(console.width, unfolded)
+    console.print(grid)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``mtbert runs``."""
+    parser.add_argument(
+        "folders", type=Path, nargs="*", metavar="FOLDER", help="where to look (default: ./runs)"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON list for programs")
+
+
+def main(args: argparse.Namespace) -> int:
+    """``mtbert runs``: list what is there."""
+    lines = list_runs(find_runs(*(args.folders or [runs_dir()])))
+    if args.json:
+        print(json.dumps([asdict(line) for line in lines], indent=1))
+    elif lines:
+        render_runs(lines)
+    else:
+        print(f"no runs yet; {HOW_TO_START}")
+    return 0
+
+
+def _lines(runs: Runs) -> Iterator[Line]:
+    yield from (_done(record) for record in runs.done)
+    for failed in runs.failed:
+        yield Line(
+            str(failed.directory),
+            f"failed: {failed.reason}",
+            failed.experiment,
+            failed.seed,
+            failed.scale,
+            failed.encoder,
+        )
+    yield from (_by_name(broken.directory, f"broken: {broken.reason}") for broken in runs.broken)
+    yield from (_by_name(directory, "unfinished") for directory in runs.unfinished)
+
+
+def _done(record: RunRecord) -> Line:
+    return Line(
+        directory=str(record.directory),
+        state="done",
+        experiment=record.experiment,
+        seed=record.seed,
+        scale=record.scale,
+        encoder=record.encoder.name,
+        dev_average=record.best.metrics.get(AVERAGE),
+        best_epoch=f"{record.best.phase} {record.best.epoch}",
+        seconds=record.seconds,
+        commit=(record.commit or "unknown") + ("+changes" if record.dirty else ""),
+    )
+
+
+def _by_name(directory: Path, state: str) -> Line:
+    name = RUN_NAME.fullmatch(directory.name)
+    return Line(str(directory), state, name and name["experiment"], int(name["seed"]) if name else None)
+
+
+def _texts(line: Line) -> list[str]:
+    done = line.state == "done"
+    average = "undef." if line.dev_average is None else f"{line.dev_average:.3f}"
+    seconds = "" if line.seconds is None else f"{line.seconds:.0f}"
+    commit, _, changes = (line.commit or "").partition("+")
+    return [
+        line.directory,
+        line.scale or "",
+        line.encoder or "",
+        average if done else "",
+        line.best_epoch or "",
+        seconds,
+        commit[:10] + ("+" + changes if changes else ""),
+        line.state,
+    ]

@@ -1,0 +1,74 @@
+"""Run directories: who works on one, whether it is done, and runs that are the same under two names."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+
+from filelock import FileLock
+
+from mtbert.errors import InputError
+from mtbert.plan import Plan
+from mtbert.results.record import RESULT_FILE, FailedRun, RunRecord
+
+logger = logging.getLogger(__name__)
+
+
+def now() -> str:
+    """The time in UTC, as records state it."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@contextmanager
+def claimed(plan: Plan) -> Iterator[None]:
+    """Hold a run, so that two studies on one folder do no work twice; a process that dies lets go."""
+    locks = Path(plan.config.runs_dir) / ".locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with FileLock(locks / f"{plan.hash}.lock"):
+        yield
+
+
+def finished(plan: Plan) -> RunRecord | None:
+    """The record of this run if it was ever finished, under whatever experiment name; its own name first."""
+    paths = Path(plan.config.runs_dir).glob(f"*-{plan.hash}/{RESULT_FILE}")
+    for path in sorted(paths, key=lambda path: (path.parent != plan.directory, path)):
+        try:
+            return RunRecord.from_file(path)
+        except InputError as error:
+            logger.warning("%s; the run is made again", error)
+    return None
+
+
+def begun(plan: Plan) -> bool:
+    """Whether there is a checkpoint to go on from."""
+    return (plan.directory / "checkpoints" / "last.safetensors").is_file()
+
+
+def record_alias(plan: Plan, record: RunRecord) -> RunRecord:
+    """Record a finished run under the plan's name too, so that each experiment has its row in the table."""
+    if record.directory == plan.directory:
+        return record
+    alias = dataclasses.replace(record, experiment=plan.config.name, same_as=record.directory.name)
+    plan.directory.mkdir(parents=True, exist_ok=True)
+    alias.write(plan.directory)
+    return dataclasses.replace(alias, directory=plan.directory)
+
+
+def record_failure(plan: Plan, reason: str) -> None:
+    """Leave ``failed.json`` where the result would be."""
+    config = plan.config
+    plan.directory.mkdir(parents=True, exist_ok=True)
+    FailedRun(
+        experiment=config.name,
+        seed=config.seed,
+        hash=plan.hash,
+        reason=reason,
+        when=now(),
+        scale=config.scale.name,
+        encoder=config.encoder.name,
+        recipe=config.recipe.name,
+    ).write(plan.directory)

@@ -1,0 +1,72 @@
+"""What the machine gives: accelerator, precision, threads."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+
+from mtbert.config import TrainerConfig
+from mtbert.errors import InputError, nearest
+
+ACCELERATORS = ("cpu", "cuda", "mps")
+
+
+@dataclass(frozen=True)
+class Runtime:
+    accelerator: str  # cpu | cuda | mps
+    precision: str  # 32-true | bf16-mixed
+    threads: int
+    device: str  # for people
+
+
+def find_runtime(trainer: TrainerConfig) -> Runtime:
+    """Resolve ``auto`` values.
+
+    Raises:
+        InputError: an accelerator that is not known or not there.
+    """
+    import torch
+
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    accelerator = {"gpu": "cuda"}.get(trainer.accelerator, trainer.accelerator)
+    if accelerator == "auto":
+        accelerator = "cuda" if there["cuda"] else "cpu"
+    if accelerator not in there:
+        raise InputError(f"config: trainer.accelerator={trainer.accelerator}{nearest(trainer.accelerator, ACCELERATORS)}")
+    if not there[accelerator]:
+        raise InputError(f"config: trainer.accelerator={trainer.accelerator} is not available here; expected cpu or auto")
+    threads = trainer.threads or available_cores()
+    if trainer.threads is not None and trainer.threads < 1:
+        raise InputError(f"config: trainer.threads={trainer.threads}; expected a number above 0")
+    name = torch.cuda.get_device_name() if accelerator == "cuda" else processor()
+    precision = trainer.precision
+    if precision == "auto":
+        precision = "bf16-mixed" if _has_bfloat16(accelerator) else "32-true"
+    return Runtime(accelerator, precision, threads, f"{accelerator} ({name}, {threads} threads)")
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processor() -> str:
+    """The processor's name as the system reports it."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _has_bfloat16(accelerator: str) -> bool:
+    """Whether bfloat16 matrix products are native, so that mixed precision pays."""
+    import torch
+
+    if accelerator == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if accelerator != "cpu":
+        return False
+    cpu = torch.cpu
+    return any(getattr(cpu, probe, lambda: False)() for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))

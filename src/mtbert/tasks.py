@@ -1,0 +1,122 @@
+"""The tasks: head, loss and metric each. This is the only registry; a task of one's own is a ``Task`` in a module
+of one's own, named in the config by import path: ``tasks.my_task.definition=my_package.MY_TASK``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torchmetrics.functional.classification import binary_accuracy, multiclass_accuracy
+from torchmetrics.functional.regression import pearson_corrcoef
+
+from mtbert.config import TaskConfig
+from mtbert.errors import InputError, nearest
+from mtbert.losses import CLASSIFICATION, REGRESSION, Loss
+from mtbert.model.heads import PairHead, SentenceHead
+
+Metric = Callable[[Tensor, Tensor], Tensor]
+
+
+def accuracy(scores: Float[Tensor, " rows"], labels: Float[Tensor, " rows"]) -> Float[Tensor, ""]:
+    """Share of rows whose predicted class is the label."""
+    classes = int(max(scores.max(), labels.max())) + 1
+    return multiclass_accuracy(scores.long(), labels.long(), num_classes=max(classes, 2), average="micro")
+
+
+def rounded_accuracy(scores: Float[Tensor, " rows"], labels: Float[Tensor, " rows"]) -> Float[Tensor, ""]:
+    """Accuracy of ``round(score)`` for scores in 0..1 (0.5 rounds to 0)."""
+    return binary_accuracy(scores, labels.long())
+
+
+def pearson(scores: Float[Tensor, " rows"], labels: Float[Tensor, " rows"]) -> Float[Tensor, ""]:
+    """Pearson's correlation in float64; NaN (undefined) where either side is constant or has one row."""
+    scores, labels = scores.double(), labels.double()
+    if len(scores) < 2 or bool((scores == scores[0]).all()) or bool((labels == labels[0]).all()):
+        return torch.tensor(float("nan"), dtype=torch.float64)
+    return pearson_corrcoef(scores, labels)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task of the model.
+
+    ``head`` is a module class ``(hidden_size, num_outputs, dropout)`` with an attribute ``num_sentences``;
+    ``label_high`` the largest label (the smallest is 0); ``loss`` a name of ``mtbert.losses`` or a function of its
+    form; ``metric`` maps all scores and labels of a split to one number, reported under ``metric_name``.
+    """
+
+    head: Callable[[int, int, float], nn.Module]
+    num_sentences: int
+    num_outputs: int
+    label_high: float
+    loss: str | Loss
+    metric: Metric
+    metric_name: str
+    graded: bool = False  # labels are degrees, not classes
+
+    @property
+    def classification(self) -> bool:
+        return self.num_outputs > 1
+
+    def score(self, logits: Float[Tensor, "rows ..."]) -> Float[Tensor, " rows"]:
+        """The prediction on the label's scale: the likeliest class, or ``label_high * sigmoid(logit)``."""
+        return logits.argmax(-1).float() if self.classification else self.label_high * logits.float().sigmoid()
+
+
+TASKS: dict[str, Task] = {
+    "sst": Task(SentenceHead, 1, 5, 4.0, "cross_entropy", accuracy, "accuracy"),
+    "para": Task(PairHead, 2, 1, 1.0, "l1", rounded_accuracy, "accuracy"),
+    "sts": Task(PairHead, 2, 1, 5.0, "l1", pearson, "pearson", graded=True),
+}
+
+
+def find_task(name: str, options: TaskConfig) -> Task:
+    """The task that the config names.
+
+    Raises:
+        InputError: no such built-in, or the import path leads to no ``Task``.
+    """
+    if options.definition is None:
+        if name not in TASKS:
+            raise InputError(f"config: tasks.{name} is no built-in task{nearest(name, TASKS)} (or give its definition)")
+        return TASKS[name]
+    task = import_path(options.definition, f"tasks.{name}.definition")
+    if not isinstance(task, Task):
+        raise InputError(f"config: tasks.{name}.definition={options.definition} is not a mtbert.tasks.Task")
+    return task
+
+
+def find_loss(name: str, task: Task, options: TaskConfig) -> Loss:
+    """The loss function of a task: the config's, else the task's own.
+
+    Raises:
+        InputError: the name is not known, or does not fit the task's number of outputs.
+    """
+    chosen = options.loss or task.loss
+    if callable(chosen):
+        return chosen
+    if "." in chosen:
+        return import_path(chosen, f"tasks.{name}.loss")
+    fitting = CLASSIFICATION if task.classification else REGRESSION
+    if chosen not in fitting:
+        raise InputError(f"config: tasks.{name}.loss={chosen} does not fit this task{nearest(chosen, fitting)}")
+    return fitting[chosen]
+
+
+def import_path(path: str, key: str) -> Any:
+    """The object at ``package.module.name``.
+
+    Raises:
+        InputError: nothing can be imported from there; the line names the config key.
+    """
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"config: {key}={path} cannot be imported: {error}") from None
