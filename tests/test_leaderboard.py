@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mtbert.errors import InputError
-from mtbert.results.leaderboard import file_name, write_leaderboard
+from mtbert.results.leaderboard import leaderboard_name, write_leaderboard
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ from mtbert.results.leaderboard import file_name, write_leaderboard
 def test_files_are_in_the_courses_format(
     tmp_path: Path, task: str, predictions: Sequence[float], content: str
 ) -> None:
-    path = tmp_path / "predictions" / file_name(task, "dev")
+    path = tmp_path / "predictions" / leaderboard_name(task, "dev")
     write_leaderboard(path, task, ["a1", "b2"], predictions)
     assert path.name == f"{task}-dev-output.csv"
     assert path.read_bytes().decode() == content
@@ -31,7 +31,7 @@ def test_files_are_in_the_courses_format(
 @pytest.mark.parametrize("id_", ["a,b", "a\nb", "\x00"])
 def test_an_id_that_would_break_a_line_is_named(tmp_path: Path, id_: str) -> None:
     with pytest.raises(InputError, match=r"sst-test-output.csv: id '.*'"):
-        write_leaderboard(tmp_path / file_name("sst", "test"), "sst", ["a1", id_], [1, 2])
+        write_leaderboard(tmp_path / leaderboard_name("sst", "test"), "sst", ["a1", id_], [1, 2])
     assert not list(tmp_path.iterdir())
 
 

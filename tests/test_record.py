@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic_runs import metrics, record, store
 
 from mtbert.errors import InputError
-from mtbert.results.record import Epoch, FailedRun, RunRecord, best_of, find_runs, one_line
+from mtbert.results.record import Epoch, FailedRun, Metrics, RunRecord, best_of, find_runs, one_line
+from synthetic_runs import metrics, record, store
 
 
 def test_a_record_comes_back_as_it_was_written(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"seed": "0"}, "seed is '0'; expected a whole number"),
     ({"seed": True}, "seed is True; expected a whole number"),
     ({"epochs": []}, "best.index is 1, but there are 0 epochs"),
-    ({"encoder": {"sha256": None}}, "field 'encoder.name' is missing"),
+    ({"encoder": {"sha256": None}}, "encoder.name is missing"),
     ({"rows": {"sst": {"dev": 3}}}, "rows['sst']['dev'] is 3; expected an object"),
     (
         {"best": {"index": 1, "phase": "main", "epoch": 2, "metrics": {"dev/average": 0.9}}},
@@ -125,12 +125,12 @@ def test_a_link_to_a_folder_above_ends(tmp_path: Path) -> None:
 
 
 def test_a_missing_folder_says_what_to_run(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such folder of runs.*mtbert train"):
+    with pytest.raises(InputError, match=r"no such folder of runs.*mtbert train"):
         find_runs(tmp_path / "nothing")
 
 
 def test_reading_is_cheap_enough_for_ten_thousand_runs(tmp_path: Path) -> None:
-    many = {
+    many: Metrics = {
         f"train/{task}/{name}": 0.5 for task in ("sst", "para", "sts") for name in ("loss", "accuracy", "lr")
     }
     epochs = [Epoch("main", i, i, 1.0, metrics(0.5, 0.7, 0.4) | many) for i in range(29)]

@@ -5,10 +5,10 @@ import json
 from pathlib import Path
 
 import pytest
-from synthetic_runs import record, store
 
 from mtbert.results.record import FailedRun, find_runs
 from mtbert.results.runs import add_arguments, list_runs, main
+from synthetic_runs import record, store
 
 
 def run_runs(*options: str) -> int:
@@ -30,7 +30,7 @@ def runs(tmp_path: Path) -> Path:
 
 def test_each_run_has_a_line_with_its_state(runs: Path) -> None:
     lines = list_runs(find_runs(runs))
-    assert [line.state.partition(":")[0] for line in lines] == [
+    assert [line.state for line in lines] == [
         "done",
         "done",
         "failed",
@@ -46,17 +46,20 @@ def test_each_run_has_a_line_with_its_state(runs: Path) -> None:
 def test_piped_output_is_not_folded(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_runs(str(runs)) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 6
-    assert "0.527" in lines[1]
-    assert "0123456789+changes" in lines[1]
-    assert "undef." in lines[2]
-    assert lines[3].rstrip().endswith("failed: no space left")
+    assert lines[0] == f"in {runs}:"
+    assert len(lines) == 2 + 5 + 2, "a heading of two lines, a line a run, two reasons"
+    assert "0.527" in lines[2]
+    assert "0123456+changes" in lines[2]
+    assert "undef." in lines[3]
+    assert lines[4].split() == ["04_cut_para-s7-aaaaaaaaaa", "quick", "failed"]
+    assert lines[7] == "04_cut_para-s7-aaaaaaaaaa failed: no space left"
+    assert "broken: result.json: is not whole JSON" in lines[8]
 
 
 def test_json_holds_the_same_lines(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_runs(str(runs), "--json")
     listed = json.loads(capsys.readouterr().out)
-    assert listed[2]["state"] == "failed: no space left"
+    assert (listed[2]["state"], listed[2]["reason"]) == ("failed", "no space left")
     assert listed[1]["dev_average"] is None
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 MISSING = "missing"  # no run of this row is done
 FAILED = "failed"  # every run of this row broke
 UNDEFINED = "undef."  # the metric has no value, as the Pearson correlation of a constant
-ABSENT = "–"  # the runs of this row do not measure it
+ABSENT = "n/a"  # the runs of this row do not measure it
 
 
 @dataclass(frozen=True)

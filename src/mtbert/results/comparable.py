@@ -1,4 +1,4 @@
-"""Which runs may stand in one table: the same scale, encoder, data, recipe, precision and code, nothing else."""
+"""Which runs may stand in one table: those of the same scale, encoder, data, recipe, precision and code."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ FILTERS: dict[str, Callable[[RunRecord], str]] = {
     "encoder": lambda record: record.encoder.name,
     "recipe": lambda record: record.recipe,
 }
-# Overrides of these keys are told apart by what the record says (scale, checksums, precision, ...), by the row itself
-# (experiment, seed), or change no figure. Any other override makes a run another experiment than the one it names.
+# Overrides of these keys are seen in the record (scale, checksums, precision), make the row (experiment,
+# seed), or change no figure. Any other override makes a run another experiment than the one it names.
 NOT_A_VARIANT = frozenset(
-    "experiment seed scale encoder data recipe data.folder trainer.precision trainer.threads trainer.accelerator "
-    "trainer.num_workers trainer.log_every_n_steps trainer.eval_tokens name runs_dir loggers keep test_predictions "
-    "train_metrics".split()
+    {
+        *("experiment", "seed", "scale", "encoder", "data", "recipe", "data.folder"),
+        *("trainer.precision", "trainer.threads", "trainer.accelerator", "trainer.num_workers"),
+        *("trainer.log_every_n_steps", "trainer.eval_tokens"),
+        *("name", "runs_dir", "loggers", "keep", "test_predictions", "train_metrics"),
+    }
 )
 
 
@@ -124,7 +127,8 @@ def _twice(first: RunRecord, second: RunRecord) -> str:
     fields = ("threads", "device", "versions", "commit")
     differing = [name for name in fields if getattr(first, name) != getattr(second, name)]
     return (
-        f"{first.experiment} with seed {first.seed} was run twice with different settings ({first.directory.name} and "
-        f"{second.directory.name}; the records differ in {', '.join(differing) or 'the config alone'}); "
+        f"{first.experiment} with seed {first.seed} was run twice with different settings "
+        f"({first.directory.name} and {second.directory.name}; the records differ in "
+        f"{', '.join(differing) or 'the config alone'}); "
         "move one away, or name the runs to take with --runs"
     )

@@ -50,7 +50,7 @@ def facts_about(records: Sequence[RunRecord], overrides: Sequence[str]) -> tuple
 def remarks_on(
     records: Sequence[RunRecord], has_baseline: bool, broken: Iterable[BrokenRun], unfinished: Sequence[Path]
 ) -> tuple[str, ...]:
-    """Lines for below the table: what its figures cannot say, and what lies among the runs but is not in it."""
+    """Lines for below the table: what its figures cannot say, and what lies among the runs outside it."""
     encoders = _distinct(record.encoder.name for record in records)
     remarks = [f"{DAGGER} {ENCODER_REMARKS[name][1]}" for name in encoders if name in ENCODER_REMARKS]
     if records and not has_baseline:
@@ -84,7 +84,8 @@ def _used(counts: Sequence[RowCount]) -> str:
 
 def _seeds(records: Sequence[RunRecord]) -> str:
     seeds = sorted({record.seed for record in records})
-    return f"{len(seeds)} ({', '.join(map(str, seeds))})"
+    shown = ", ".join(map(str, seeds)) if len(seeds) <= 20 else f"{seeds[0]} to {seeds[-1]}"
+    return f"{len(seeds)} ({shown})"
 
 
 def _versions(record: RunRecord) -> str:

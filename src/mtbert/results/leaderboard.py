@@ -1,7 +1,7 @@
 """Predictions in the format of the course's leaderboard (CS224N default project, minBERT).
 
-A header line ``id \\t NAME \\n``, then ``ID , PREDICTION \\n`` for each row; the spaces belong to the format, and so does
-the spelling of the STS header.
+A header line ``id \\t NAME \\n``, then ``ID , PREDICTION \\n`` for each row; the spaces belong to the format,
+and so does the spelling of the STS header.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FORMATS = {
 OTHER = Format("Prediction", float)  # for tasks that the course does not have
 
 
-def file_name(task: str, split: str) -> str:
+def leaderboard_name(task: str, split: str) -> str:
     """As the leaderboard expects it, e.g. ``sst-dev-output.csv``."""
     return f"{task}-{split}-output.csv"
 
@@ -38,11 +38,11 @@ def write_leaderboard(path: Path, task: str, ids: Sequence[str], predictions: Se
     """Write ``path`` whole or not at all, rows in the order given.
 
     Args:
-        predictions: the class for SST (0 to 4), 0 or 1 for PARA, any number that grows with similarity for STS.
+        predictions: SST: the class 0 to 4; PARA: 0 or 1; STS: any number that grows with similarity.
 
     Raises:
         InputError: an id cannot be written in this format.
-        ValueError: there are not as many predictions as ids, one is not finite, or a class is not a whole number.
+        ValueError: predictions and ids differ in number, or one is not finite or, for a class, not whole.
     """
     form = FORMATS.get(task, OTHER)
     pairs = zip(ids, predictions, strict=True)

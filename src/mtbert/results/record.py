@@ -1,7 +1,7 @@
 """What a run leaves behind: ``result.json`` when it is done, ``failed.json`` when it broke.
 
-A file that cannot be read, is half written or comes from another version of the results is never guessed at: it is
-named with its reason, and its run counts as missing.
+A file that cannot be read, is half written or comes from another version of the results is never guessed at:
+it is named with its reason, and its run counts as missing.
 """
 
 from __future__ import annotations
@@ -105,8 +105,8 @@ class RunRecord:
         """Read and check ``path``.
 
         Raises:
-            InputError: one line with the path and what is wrong (unreadable, not JSON, a field missing or of the
-                wrong type, another results version).
+            InputError: one line with the path and what is wrong: unreadable, not JSON, a field missing or of
+                the wrong type, another results version.
         """
         try:
             return cls.from_json(_load(path), path.parent)
@@ -193,7 +193,7 @@ class Runs:
 
 
 def best_of(epochs: Sequence[Epoch]) -> Best:
-    """The first epoch with the highest dev average, as the paper chooses; the last one where none is defined."""
+    """The first epoch with the highest dev average, as in the paper; the last one where none is defined."""
     averages = [finite(epoch.metrics.get(AVERAGE)) for epoch in epochs]
     defined = [average for average in averages if average is not None]
     index = averages.index(max(defined)) if defined else len(epochs) - 1

@@ -58,7 +58,7 @@ def to_markdown(table: Table) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """One line for each row; figures in full precision, the word for why it is empty where a figure has none."""
+    """One line for each row, figures in full precision; an empty cell holds the word for why it is empty."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     names = [column.paper or column.metric for column in table.columns]
@@ -99,7 +99,7 @@ def _grid(table: Table, wide: bool) -> Grid:
 
 
 def _drawn(cell: Cell, row: Row, table: Table, wide: bool) -> Text:
-    """Our figure and its difference, the paper's beside it (below it where narrow), then sd and the published log."""
+    """Our figure and its difference with sd below, the paper's beside it or, where narrow, below it."""
     ours = Text(_figure(cell.mean, 3) or cell.why_empty, style=_colour(cell.difference))
     if cell.difference is not None:
         ours.append(" " + _short(cell.difference))

@@ -20,7 +20,8 @@ class Line:
     """One run; what its files do not say is None."""
 
     directory: str
-    state: str  # done | failed: REASON | broken: REASON | unfinished
+    state: str  # done | failed | broken | unfinished
+    reason: str | None = None  # of a failed or broken run
     experiment: str | None = None
     seed: int | None = None
     scale: str | None = None
@@ -29,6 +30,7 @@ class Line:
     best_epoch: str | None = None
     seconds: float | None = None
     commit: str | None = None
+    dirty: bool | None = None
 
 
 def list_runs(runs: Runs) -> list[Line]:
@@ -37,17 +39,25 @@ def list_runs(runs: Runs) -> list[Line]:
 
 
 def render_runs(lines: list[Line], console: Console | None = None) -> None:
-    """Print the lines as a table: folded to a terminal's width, unfolded elsewhere so that programs can cut it."""
+    """Print the lines as a table: folded to a terminal's width, unfolded elsewhere, for programs to cut."""
     console = console or Console()
     grid = Grid(box=None, pad_edge=False, collapse_padding=True)
-    for title in ("directory", "scale", "encoder", "dev average", "best epoch", "seconds", "commit", "state"):
-        grid.add_column(title, overflow="fold")
-    for line in lines:
-        grid.add_row(*(Text(text) for text in _texts(line)))
+    folders = {str(Path(line.directory).parent) for line in lines}
+    names = [line.directory if len(folders) > 1 else Path(line.directory).name for line in lines]
+    grid.add_column("directory", overflow="fold")
+    for title in ("scale", "encoder", "average", "best", "seconds", "commit", "state"):
+        grid.add_column(title, no_wrap=True)
+    for name, line in zip(names, lines, strict=True):
+        grid.add_row(*(Text(text) for text in (name, *_texts(line))))
     if not console.is_terminal:
         unfolded = console.measure(grid, options=console.options.update(max_width=2000)).maximum
         console.width = max(console.width, unfolded)
+    if len(folders) == 1:
+        console.print(Text(f"in {folders.pop()}:"))
     console.print(grid)
+    for name, line in zip(names, lines, strict=True):
+        if line.reason:
+            console.print(Text(f"{name} {line.state}: {line.reason}"), soft_wrap=not console.is_terminal)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,13 +85,14 @@ def _lines(runs: Runs) -> Iterator[Line]:
     for failed in runs.failed:
         yield Line(
             str(failed.directory),
-            f"failed: {failed.reason}",
+            "failed",
+            failed.reason,
             failed.experiment,
             failed.seed,
             failed.scale,
             failed.encoder,
         )
-    yield from (_by_name(broken.directory, f"broken: {broken.reason}") for broken in runs.broken)
+    yield from (_by_name(broken.directory, "broken", broken.reason) for broken in runs.broken)
     yield from (_by_name(directory, "unfinished") for directory in runs.unfinished)
 
 
@@ -96,27 +107,28 @@ def _done(record: RunRecord) -> Line:
         dev_average=record.best.metrics.get(AVERAGE),
         best_epoch=f"{record.best.phase} {record.best.epoch}",
         seconds=record.seconds,
-        commit=(record.commit or "unknown") + ("+changes" if record.dirty else ""),
+        commit=record.commit,
+        dirty=record.dirty,
     )
 
 
-def _by_name(directory: Path, state: str) -> Line:
+def _by_name(directory: Path, state: str, reason: str | None = None) -> Line:
     name = RUN_NAME.fullmatch(directory.name)
-    return Line(str(directory), state, name and name["experiment"], int(name["seed"]) if name else None)
+    return Line(
+        str(directory), state, reason, name and name["experiment"], int(name["seed"]) if name else None
+    )
 
 
 def _texts(line: Line) -> list[str]:
     done = line.state == "done"
     average = "undef." if line.dev_average is None else f"{line.dev_average:.3f}"
     seconds = "" if line.seconds is None else f"{line.seconds:.0f}"
-    commit, _, changes = (line.commit or "").partition("+")
     return [
-        line.directory,
         line.scale or "",
         line.encoder or "",
         average if done else "",
         line.best_epoch or "",
         seconds,
-        commit[:10] + ("+" + changes if changes else ""),
+        (line.commit or "")[:7] + "+changes" * bool(line.dirty),
         line.state,
     ]

@@ -1,4 +1,4 @@
-"""Figure 6 of the paper from finished runs: our figures, the paper's beside them, differences to our baseline."""
+"""Figure 6 of the paper from finished runs: ours, the paper's beside it, differences to our baseline."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mtbert.errors import InputError
+from mtbert.errors import InputError, nearest
 from mtbert.paths import atomic_write
 from mtbert.results.cells import ABSENT, FAILED, MISSING, UNDEFINED, Cell, Column, Row, Table
 from mtbert.results.comparable import RowKey, common_overrides, pick, require_comparable, rows_of
@@ -22,6 +22,7 @@ from mtbert.results.record import (
     RunRecord,
     Runs,
     find_runs,
+    one_line,
     runs_dir,
 )
 from mtbert.results.render import FORMATS, render_terminal
@@ -44,19 +45,20 @@ def build_table(
     published_log: bool = False,
     metrics: Sequence[str] = (),
 ) -> Table:
-    """The paper's rows, then the other experiments among the runs; figures of each run's best epoch by dev average.
+    """The paper's rows, then other experiments; figures of each run's best epoch by dev average.
 
     Args:
-        failed, broken, unfinished: what else lies among the runs; named in the table, never left out in silence.
+        failed, broken, unfinished: what else lies among the runs; named in the table, never just left out.
         published_log: also show the published per-epoch log at its best epoch.
         metrics: further keys of result.json to show, e.g. ``dev/nli/accuracy``.
 
     Raises:
-        InputError: the runs differ in more than experiment and seed, or one seed of a row was run twice.
+        InputError: the runs differ in more than experiment and seed, one seed of a row was run twice, or no run has
+            one of ``metrics``.
     """
     require_comparable(records)
     runs = rows_of(records)
-    columns = (*TASK_COLUMNS, *(Column(metric, metric) for metric in metrics), AVERAGE_COLUMN)
+    columns = (*TASK_COLUMNS, *_further_columns(metrics, records), AVERAGE_COLUMN)
     baseline = {column: _cell(runs.get((BASELINE, ()), []), column, "dev").mean for column in columns}
     papers = {(paper.experiment, paper.split): paper for paper in paper_rows()}
     failures = {run.experiment: [f for f in failed if f.experiment == run.experiment] for run in failed}
@@ -79,6 +81,14 @@ def build_table(
     )
 
 
+def _further_columns(metrics: Sequence[str], records: Sequence[RunRecord]) -> list[Column]:
+    measured = sorted({name for record in records for name in record.best.metrics}) if metrics else []
+    for metric in metrics:
+        if metric not in measured:
+            raise InputError(f"metric {metric}: no run has it{nearest(metric, measured)}")
+    return [Column(metric, metric) for metric in dict.fromkeys(metrics)]
+
+
 def _row(
     key: RowKey,
     records: Sequence[RunRecord],
@@ -87,7 +97,7 @@ def _row(
     split: str,
     baseline: dict[Column, float | None],
 ) -> Row:
-    without_run = FAILED if failed else MISSING
+    without_run = ABSENT if split != "dev" else FAILED if failed else MISSING
     cells = [_cell(records, column, split, without_run) for column in baseline]
     if split == "dev" and key != (BASELINE, ()):
         pairs = zip(cells, baseline.values(), strict=True)
@@ -95,7 +105,7 @@ def _row(
     if paper:
         cells = [_beside(cell, column, paper) for cell, column in zip(cells, baseline, strict=True)]
     return Row(
-        label=paper.label if paper else " ".join((key[0], *key[1])),
+        label=paper.label if paper else one_line(" ".join((key[0], *key[1]))),
         experiment=key[0],
         overrides=key[1],
         seeds=tuple(record.seed for record in records),
@@ -106,7 +116,7 @@ def _row(
 
 
 def _cell(records: Sequence[RunRecord], column: Column, split: str, without_run: str = MISSING) -> Cell:
-    """Mean and standard deviation over the seeds of a row; undefined for one seed is undefined for the row."""
+    """Mean and standard deviation over the seeds of a row; undefined for one seed is undefined for all."""
     if not records:
         return Cell(why_empty=without_run)
     figures = [_figure(record, column, split) for record in records]
@@ -126,7 +136,7 @@ def _figure(record: RunRecord, column: Column, split: str) -> float | str:
         parts = [_figure(record, part, split) for part in TASK_COLUMNS]
         words = [part for part in parts if isinstance(part, str)]
         return words[0] if words else statistics.fmean(part for part in parts if isinstance(part, float))
-    metric = split + column.metric.removeprefix("dev")
+    metric = column.metric if split == "dev" else column.metric.replace("dev/", f"{split}/", 1)
     if metric not in record.best.metrics:
         return ABSENT
     value = record.best.metrics[metric]

@@ -42,7 +42,7 @@ def paper_rows() -> tuple[PaperRow, ...]:
 
 @cache
 def published_best() -> dict[str, dict[str, float]]:
-    """Row -> dev figures at the epoch with the best dev average in the published log; rows without a log are absent."""
+    """Row -> dev figures of its published log, where it has one, at the epoch with the best dev average."""
     best: dict[str, dict[str, float]] = {}
     for line in _lines("logs_by_epoch.csv"):
         figures = {key: float(line[column]) for key, column in FIGURES.items()}
