@@ -53,8 +53,8 @@ def build_table(
         metrics: further keys of result.json to show, e.g. ``dev/nli/accuracy``.
 
     Raises:
-        InputError: the runs differ in more than experiment and seed, one seed of a row was run twice, or no run has
-            one of ``metrics``.
+        InputError: the runs differ in more than experiment and seed, one seed of a row was run twice, or
+            no run has one of ``metrics``.
     """
     require_comparable(records)
     runs = rows_of(records)
