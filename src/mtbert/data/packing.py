@@ -7,16 +7,17 @@ rectangles that attention works on, at least ``tokens`` of them; ``sequences`` a
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-# What a group of one width costs, in scores (cells of one head's attention matrix): so many for launching its
-# operations and so many for each slot beside its row of scores. Fitted to CPU timings, see experiments/SPEED.md.
+# What a group of one width costs, counted in scores (cells of one head's attention matrix): so many for
+# starting its operations, and so many for each slot beside its row of scores. Fitted to timings of a CPU.
 GROUP_COST = 6000
 SLOT_COST = 40
 
@@ -38,22 +39,22 @@ class Group:
 class Padding:
     """How packed tokens and padded slots map onto each other."""
 
-    source: Int[Tensor, "slots"]  # the token that fills a slot; padding slots repeat their sequence's first token
-    slot: Int[Tensor, "tokens"]  # the one slot that holds a token
-    empty: Int[Tensor, "padding"]  # the slots that hold none
-    key_bias: Float[Tensor, "slots"]  # added to the scores of a key: 0, or -inf where the slot is empty
+    source: Int[Tensor, " slots"]  # the token that fills a slot; an empty slot repeats its sequence's first
+    slot: Int[Tensor, " tokens"]  # the one slot that holds a token
+    empty: Int[Tensor, " padding"]  # the slots that hold none
+    key_bias: Float[Tensor, " slots"]  # added to the scores of a key: 0, or -inf where the slot is empty
 
 
 @dataclass(frozen=True)
 class Packed:
     """The sequences of one encoder pass, sorted by length, without padding. Made by ``pack``."""
 
-    input_ids: Int[Tensor, "tokens"]
-    token_type_ids: Int[Tensor, "tokens"]
-    position_ids: Int[Tensor, "tokens"]
-    first: Int[Tensor, "sequences"]  # index of each sequence's first token, in the caller's order
-    rank: Int[Tensor, "sequences"]  # place of each of the caller's sequences in the packed order
-    lengths: Int[Tensor, "sequences"]  # tokens of each sequence, in packed order: ascending
+    input_ids: Int[Tensor, " tokens"]
+    token_type_ids: Int[Tensor, " tokens"]
+    position_ids: Int[Tensor, " tokens"]
+    first: Int[Tensor, " sequences"]  # index of each sequence's first token, in the caller's order
+    rank: Int[Tensor, " sequences"]  # place of each of the caller's sequences in the packed order
+    lengths: Int[Tensor, " sequences"]  # tokens of each sequence, in packed order: ascending
     groups: tuple[Group, ...]
     padding: Padding | None  # None where every group has one length: then slots are tokens
     max_length: int
@@ -74,8 +75,8 @@ class Packed:
 
 
 def pack(
-    sequences: Sequence[Int[np.ndarray, "length"]],
-    token_type_ids: Sequence[Int[np.ndarray, "length"]] | None = None,
+    sequences: Sequence[Int[np.ndarray, " length"]],
+    token_type_ids: Sequence[Int[np.ndarray, " length"]] | None = None,
 ) -> Packed:
     """Lay token id sequences end to end, shortest first; results come back in the order given here.
 
@@ -84,7 +85,7 @@ def pack(
     """
     lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
     if lengths.size == 0 or lengths.min() == 0:
-        raise ValueError(f"cannot pack {lengths.size} sequences of lengths {lengths.tolist()}: one token each at least")
+        raise ValueError(f"cannot pack sequences of lengths {lengths.tolist()}: one token each at least")
     order = np.argsort(lengths, kind="stable")
     rank = np.empty_like(order)
     rank[order] = np.arange(order.size)
@@ -105,10 +106,11 @@ def pack(
     )
 
 
-def group_by_length(lengths: Int[np.ndarray, "sequences"]) -> tuple[Group, ...]:
+def group_by_length(lengths: Int[np.ndarray, " sequences"]) -> tuple[Group, ...]:
     """The cheapest cut of ascending ``lengths`` into groups, each padded to its longest sequence.
 
-    Dynamic programme over the distinct lengths: a group costs ``GROUP_COST + count * width * (width + SLOT_COST)``.
+    Dynamic programme over the distinct lengths; a group costs
+    ``GROUP_COST + count * width * (width + SLOT_COST)``.
     """
     widths, counts = np.unique(lengths, return_counts=True)
     before = np.concatenate([[0], np.cumsum(counts)])  # sequences shorter than widths[i]
@@ -131,12 +133,12 @@ def group_by_length(lengths: Int[np.ndarray, "sequences"]) -> tuple[Group, ...]:
 
 
 def _padding(
-    lengths: Int[np.ndarray, "sequences"], starts: Int[np.ndarray, "sequences"], groups: tuple[Group, ...]
+    lengths: Int[np.ndarray, " sequences"], starts: Int[np.ndarray, " sequences"], groups: tuple[Group, ...]
 ) -> Padding | None:
     tokens = int(lengths.sum())
     if groups[-1].slots.stop == tokens:
         return None
-    width = np.repeat([group.width for group in groups], [group.count for group in groups])  # of each sequence
+    width = np.repeat([group.width for group in groups], [group.count for group in groups])
     offset = np.arange(width.sum()) - np.repeat(np.cumsum(width) - width, width)  # of each slot in its row
     real = offset < np.repeat(lengths, width)
     source = np.repeat(starts, width) + np.where(real, offset, 0)
@@ -148,13 +150,13 @@ def _padding(
     )
 
 
-def _concatenate(sequences: Sequence[np.ndarray], order: np.ndarray) -> Int[Tensor, "tokens"]:
+def _concatenate(sequences: Sequence[np.ndarray], order: np.ndarray) -> Int[Tensor, " tokens"]:
     return torch.from_numpy(np.concatenate([sequences[i] for i in order]).astype(np.int64, copy=False))
 
 
 def _token_types(
     token_type_ids: Sequence[np.ndarray] | None, order: np.ndarray, lengths: np.ndarray
-) -> Int[Tensor, "tokens"]:
+) -> Int[Tensor, " tokens"]:
     if token_type_ids is None:
         return torch.zeros(int(lengths.sum()), dtype=torch.int64)
     if [len(token_type_ids[i]) for i in order] != lengths.tolist():
@@ -162,9 +164,12 @@ def _token_types(
     return _concatenate(token_type_ids, order)
 
 
-def _each_tensor(record, change):
+Record = TypeVar("Record", Packed, Padding)
+
+
+def _each_tensor(record: Record, change: Callable[[Tensor], Tensor]) -> Record:
     """A copy of a dataclass with ``change`` applied to its tensors, those of nested dataclasses too."""
-    changed = {}
+    changed: dict[str, Any] = {}
     for field in dataclasses.fields(record):
         value = getattr(record, field.name)
         if isinstance(value, Tensor):

