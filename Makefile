@@ -14,7 +14,7 @@ UPGRADE ?=
 BIN := .venv/bin
 STAMP := .venv/.mtbert-setup
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-INSTALL := $(PIP) install --quiet --root-user-action ignore
+INSTALL := $(PIP) install -qq --root-user-action ignore
 
 .DEFAULT_GOAL := help
 .PHONY: help setup reproduce-table test check format smoke tensorboard table data bench clean lock

@@ -67,7 +67,8 @@ class Attention(nn.Module):
         self, hidden_states: Float[Tensor, "tokens hidden"], packed: Packed
     ) -> Float[Tensor, "tokens hidden"]:
         qkv = pad(self.qkv(hidden_states), packed.padding)  # [slots, 3 * hidden]
-        context = torch.cat([self.attend(qkv[group.slots], group, packed.padding) for group in packed.groups])
+        parts = qkv.split([group.count * group.width for group in packed.groups])
+        context = torch.cat([self.attend(part, g, packed.padding) for part, g in zip(parts, packed.groups)])
         return self.output(unpad(context, packed.padding))
 
     def attend(
