@@ -93,17 +93,11 @@ def test_hidden_states_and_pooler_match_transformers_on_real_weights(cache: Path
     assert sorted({len(sequence) for sequence in sequences})[-1] == 512
     for index, sequence in enumerate(sequences):
         ours = tokens_of(hidden_states, packed, index, len(sequence))
-        torch.testing.assert_close(
-            ours, expected.last_hidden_state[index, : len(sequence)], atol=1e-5, rtol=0
-        )
+        torch.testing.assert_close(ours, expected.last_hidden_state[index, : len(sequence)], atol=1e-5, rtol=0)
     torch.testing.assert_close(pooled, expected.pooler_output, atol=1e-5, rtol=0)
 
 
-@given(
-    st.lists(
-        st.sampled_from([1, 2, 3, 9, 10, 30, 31, 100, 512]) | st.integers(1, 40), min_size=1, max_size=10
-    )
-)
+@given(st.lists(st.sampled_from([1, 2, 3, 9, 10, 30, 31, 100, 512]) | st.integers(1, 40), min_size=1, max_size=10))
 @settings(max_examples=15, deadline=None)
 def test_packed_equals_padded_gradients_too(lengths: list[int]) -> None:
     """Against transformers on the padded batch: outputs, and gradients of every weight, to 1e-5."""

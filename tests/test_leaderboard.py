@@ -19,9 +19,7 @@ from mtbert.results.leaderboard import leaderboard_name, write_leaderboard
         ("nli", [2, 1], "id \t Prediction \na1 , 2.0 \nb2 , 1.0 \n"),
     ],
 )
-def test_files_are_in_the_courses_format(
-    tmp_path: Path, task: str, predictions: Sequence[float], content: str
-) -> None:
+def test_files_are_in_the_courses_format(tmp_path: Path, task: str, predictions: Sequence[float], content: str) -> None:
     path = tmp_path / "predictions" / leaderboard_name(task, "dev")
     write_leaderboard(path, task, ["a1", "b2"], predictions)
     assert path.name == f"{task}-dev-output.csv"
@@ -35,9 +33,7 @@ def test_an_id_that_would_break_a_line_is_named(tmp_path: Path, id_: str) -> Non
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("task", "predictions"), [("sst", [1]), ("sst", [1, 2.5]), ("sts", [1, float("nan")])]
-)
+@pytest.mark.parametrize(("task", "predictions"), [("sst", [1]), ("sst", [1, 2.5]), ("sts", [1, float("nan")])])
 def test_what_is_no_prediction_is_not_written(tmp_path: Path, task: str, predictions: list[float]) -> None:
     with pytest.raises(ValueError):
         write_leaderboard(tmp_path / "out.csv", task, ["a1", "b2"], predictions)

@@ -26,9 +26,7 @@ def test_every_token_is_there_once_and_found_again(lengths: list[int]) -> None:
     assert packed.lengths.tolist() == sorted(lengths)
     for index, length in enumerate(lengths):
         first = int(packed.first[index])
-        assert packed.input_ids[first : first + length].tolist() == list(
-            range(1000 * index, 1000 * index + length)
-        )
+        assert packed.input_ids[first : first + length].tolist() == list(range(1000 * index, 1000 * index + length))
         assert packed.position_ids[first : first + length].tolist() == list(range(length))
         assert packed.lengths[packed.rank[index]] == length
 
@@ -107,8 +105,6 @@ def test_token_types_of_another_length_are_refused() -> None:
 def test_moving_takes_every_tensor_along() -> None:
     moved = pack(sequences_of([5, 2, 9])).to("meta")
     assert moved.padding is not None
-    tensors = [
-        value for value in [*vars(moved).values(), *vars(moved.padding).values()] if torch.is_tensor(value)
-    ]
+    tensors = [value for value in [*vars(moved).values(), *vars(moved.padding).values()] if torch.is_tensor(value)]
     assert len(tensors) == 10
     assert all(tensor.is_meta for tensor in tensors)

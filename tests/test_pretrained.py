@@ -112,9 +112,7 @@ def test_a_pickled_state_dict_with_old_names_and_heads_loads_the_same(folder: Pa
     expected = published_state_dict(load_encoder(config_of(folder)))
     old = {
         "bert."
-        + name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
-            "LayerNorm.bias", "LayerNorm.beta"
-        ): tensor
+        + name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): tensor
         for name, tensor in load_file(folder / "model.safetensors").items()
     }
     old["cls.predictions.bias"] = torch.zeros(3)
@@ -130,9 +128,7 @@ def test_published_names_cover_every_parameter_once(folder: Path) -> None:
     encoder = load_encoder(config_of(folder))
     published = published_state_dict(encoder)
     assert published.keys() == load_file(folder / "model.safetensors").keys()
-    assert sum(tensor.numel() for tensor in published.values()) == sum(
-        p.numel() for p in encoder.parameters()
-    )
+    assert sum(tensor.numel() for tensor in published.values()) == sum(p.numel() for p in encoder.parameters())
     assert to_published({"layers.1.attention.qkv.bias": torch.arange(6)}).keys() == {
         f"encoder.layer.1.attention.self.{part}.bias" for part in ("query", "key", "value")
     }

@@ -103,9 +103,7 @@ def test_a_folder_is_sorted_into_what_became_of_its_runs(tmp_path: Path) -> None
     failure.write(tmp_path / "02_batch_size_8-s0-bbbbbbbbbb")
     runs = find_runs(tmp_path)
     assert [made.experiment for made in runs.done] == ["00_baseline", "mine"]
-    assert [(failed.experiment, failed.reason) for failed in runs.failed] == [
-        ("02_batch_size_8", "disk full [31m")
-    ]
+    assert [(failed.experiment, failed.reason) for failed in runs.failed] == [("02_batch_size_8", "disk full [31m")]
     assert [path.name for path in runs.unfinished] == ["12_frozen_encoder-s0-aaaaaaaaaa"]
     assert len(find_runs(runs.done[0].directory).done) == 1, "a run itself may be named"
 

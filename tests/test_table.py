@@ -59,9 +59,7 @@ def test_each_row_of_the_paper_has_a_shipped_experiment() -> None:
 
 def test_the_published_logs_bear_the_paper_out() -> None:
     on_dev = [paper for paper in paper_rows() if paper.split == "dev"]
-    assert {paper.row for paper in on_dev} - published_best().keys() == {"2"}, (
-        "no log of that row was published"
-    )
+    assert {paper.row for paper in on_dev} - published_best().keys() == {"2"}, "no log of that row was published"
     for paper in on_dev:
         for key, figure in published_best().get(paper.row, {}).items():
             assert figure == pytest.approx(paper.figures[key], abs=0.015), (paper.row, key)
@@ -106,9 +104,7 @@ def test_the_average_is_that_of_the_three_tasks() -> None:
     table = build_table([record(), own_task, one_task], metrics=["dev/nli/accuracy"])
     assert row(table, "mine").cells[-1].mean == pytest.approx(0.5)
     assert row(table, "mine").cells[3].mean == 0.9
-    with pytest.raises(
-        InputError, match=r"metric dev/nil/accuracy: no run has it; did you mean 'dev/nli/accuracy'"
-    ):
+    with pytest.raises(InputError, match=r"metric dev/nil/accuracy: no run has it; did you mean 'dev/nli/accuracy'"):
         build_table([record(), own_task], metrics=["dev/nil/accuracy"])
     assert [cell.why_empty for cell in row(table, "single_task/sst").cells] == [
         "",
@@ -153,9 +149,7 @@ def test_a_run_with_overrides_of_its_own_is_another_experiment() -> None:
     table = build_table([record(), tuned])
     assert row(table, "00_baseline").seeds == (0,)
     assert [r.label for r in table.others] == ["00_baseline lr=1e-4"]
-    assert ("overrides", "lr=1e-4") in build_table([tuned]).facts, (
-        "shared by all: a condition of the whole table"
-    )
+    assert ("overrides", "lr=1e-4") in build_table([tuned]).facts, "shared by all: a condition of the whole table"
 
 
 def test_one_seed_twice_is_refused_unless_it_is_a_copy() -> None:
@@ -189,9 +183,7 @@ def test_minilm_is_marked_at_para() -> None:
 @pytest.mark.parametrize("width", [80, 100])
 @pytest.mark.parametrize("log", [False, True])
 def test_the_terminal_table_fits_and_loses_nothing(width: int, log: bool) -> None:
-    records = [
-        record(name.experiment, seed) for name in paper_rows()[:-1] for seed in range(3) if name.row != "2"
-    ]
+    records = [record(name.experiment, seed) for name in paper_rows()[:-1] for seed in range(3) if name.row != "2"]
     table = build_table([*records, record("mine")], [FAILURE], published_log=log)
     text = drawn(table, width)
     assert max(map(len, text.splitlines())) <= width

@@ -48,7 +48,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             tree = json.loads(file.metadata()["tree"])
         return _unfold(tree, load_file(path))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: not a readable checkpoint ({error}); remove the file to start the run over") from None
+        raise InputError(
+            f"{path}: not a readable checkpoint ({error}); remove the file to start the run over"
+        ) from None
 
 
 def _fold(value: Any, tensors: dict[str, Tensor], path: str) -> Any:

@@ -223,7 +223,10 @@ def check(config: Config) -> None:
         _positive(key, getattr(config, key))
     for name, phase in present_phases(config).items():
         _check_phase(f"phases.{name}", phase)
-    for key, rate in (("heads.dropout", config.heads.dropout), ("encoder.hidden_dropout", config.encoder.hidden_dropout)):
+    for key, rate in (
+        ("heads.dropout", config.heads.dropout),
+        ("encoder.hidden_dropout", config.encoder.hidden_dropout),
+    ):
         if not 0 <= rate < 1:
             raise InputError(f"config: {key}={rate} is not a dropout rate; expected 0 <= rate < 1")
     for task, options in config.tasks.items():

@@ -142,7 +142,9 @@ def _identity(
         described["train_rows"] = row_factor(config.scale.train_rows, name)
         described["dev_rows"] = row_factor(config.scale.dev_rows, name)
         datasets[name] = described
-    tasks = {name: dataclasses.asdict(task) | {"max_rows": max_rows(config).get(name)} for name, task in config.tasks.items()}
+    tasks = {
+        name: dataclasses.asdict(task) | {"max_rows": max_rows(config).get(name)} for name, task in config.tasks.items()
+    }
     recipe = dataclasses.asdict(config.recipe)
     recipe.pop("name")
     return {

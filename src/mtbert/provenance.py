@@ -68,5 +68,7 @@ def git_state() -> tuple[str | None, bool | None]:
 
 
 def _git(folder: object, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=20)
+    done = subprocess.run(
+        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=20
+    )
     return done.stdout.strip()

@@ -33,9 +33,13 @@ def find_runtime(trainer: TrainerConfig) -> Runtime:
     if accelerator == "auto":
         accelerator = "cuda" if there["cuda"] else "cpu"
     if accelerator not in there:
-        raise InputError(f"config: trainer.accelerator={trainer.accelerator}{nearest(trainer.accelerator, ACCELERATORS)}")
+        raise InputError(
+            f"config: trainer.accelerator={trainer.accelerator}{nearest(trainer.accelerator, ACCELERATORS)}"
+        )
     if not there[accelerator]:
-        raise InputError(f"config: trainer.accelerator={trainer.accelerator} is not available here; expected cpu or auto")
+        raise InputError(
+            f"config: trainer.accelerator={trainer.accelerator} is not available here; expected cpu or auto"
+        )
     threads = trainer.threads or available_cores()
     if trainer.threads is not None and trainer.threads < 1:
         raise InputError(f"config: trainer.threads={trainer.threads}; expected a number above 0")
@@ -69,4 +73,6 @@ def _has_bfloat16(accelerator: str) -> bool:
     if accelerator != "cpu":
         return False
     cpu = torch.cpu
-    return any(getattr(cpu, probe, lambda: False)() for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(
+        getattr(cpu, probe, lambda: False)() for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    )

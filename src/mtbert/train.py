@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,14 @@ def run(config: Config, overrides: Sequence[str] = (), label: str = "") -> RunRe
         except Exception as error:
             reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
             failure = FailedRun(
-                config.name, config.seed, plan.hash, reason, _now(), config.scale.name, config.encoder.name, config.recipe.name
+                config.name,
+                config.seed,
+                plan.hash,
+                reason,
+                _now(),
+                config.scale.name,
+                config.encoder.name,
+                config.recipe.name,
             )
             failure.write(plan.directory)
             raise
@@ -87,7 +94,7 @@ def finished(plan: Plan) -> RunRecord | None:
 
 
 def _now() -> str:
-    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _train(plan: Plan, overrides: Sequence[str], label: str) -> RunRecord:
@@ -195,7 +202,12 @@ def _quiet() -> Iterator[None]:
     """Keep Lightning's advice about workers and intervals from a reader who asked for a table."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     with warnings.catch_warnings():
-        for message in (".*does not have many workers.*", ".*number of training batches.*", ".*in eval mode.*", ".*LeafSpec.*"):
+        for message in (
+            ".*does not have many workers.*",
+            ".*number of training batches.*",
+            ".*in eval mode.*",
+            ".*LeafSpec.*",
+        ):
             warnings.filterwarnings("ignore", message=message)
         yield
 

@@ -123,7 +123,9 @@ class MixedDataModule(LightningDataModule):
                     self.tables[split, task] = table.numbered(first)
                     first += table.num_sequences
                 elif split != "test":
-                    raise InputError(f"config: task '{task}' has no {split} rows; expected a dataset with {split} files")
+                    raise InputError(
+                        f"config: task '{task}' has no {split} rows; expected a dataset with {split} files"
+                    )
 
     def _front_to_back(self) -> list[DatasetModule]:
         """Additional datasets come before the provided ones, as in the published code."""
@@ -139,7 +141,9 @@ class MixedDataModule(LightningDataModule):
     @property
     def report(self) -> dict[str, dict[str, dict[str, Any]]]:
         """Rows available, used and dropped: dataset -> split -> counts. Rows used are those the run may draw."""
-        report = {name: {split: dict(counts) for split, counts in d.report.items()} for name, d in self.datasets.items()}
+        report = {
+            name: {split: dict(counts) for split, counts in d.report.items()} for name, d in self.datasets.items()
+        }
         for task, limit in max_rows(self.config).items():
             for name, dataset in self.datasets.items():
                 if dataset.dataset.task == task:

@@ -84,7 +84,9 @@ def _read_table(path: Path) -> pd.DataFrame:
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 (byte {error.start}); expected a UTF-8 text file") from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise InputError(f"{path}: {' '.join(str(error).split())}; expected tab-separated rows under a header") from None
+        raise InputError(
+            f"{path}: {' '.join(str(error).split())}; expected tab-separated rows under a header"
+        ) from None
     if frame.empty:
         raise InputError(f"{path}: no rows under the header")
     return frame.fillna("")

@@ -31,12 +31,32 @@ SIZES = {
     "cfimdb": {"train": 120, "dev": 30, "test": 30},
     "sick": {"train": 225, "trial": 25, "test": 250},
 }
-FILES = tuple(sorted(["sick2014.csv", *(
-    f"{stem}-{split}.csv" for stem in ("ids-sst", "ids-cfimdb", "quora", "sts")
-    for split in ("train", "dev", "test-student"))]))
-SICK_COLUMNS = ("pair_ID", "sentence_A", "sentence_B", "entailment_label", "relatedness_score", "entailment_AB",
-                "entailment_BA", "sentence_A_original", "sentence_B_original", "sentence_A_dataset",
-                "sentence_B_dataset", "SemEval_set")
+FILES = tuple(
+    sorted(
+        [
+            "sick2014.csv",
+            *(
+                f"{stem}-{split}.csv"
+                for stem in ("ids-sst", "ids-cfimdb", "quora", "sts")
+                for split in ("train", "dev", "test-student")
+            ),
+        ]
+    )
+)
+SICK_COLUMNS = (
+    "pair_ID",
+    "sentence_A",
+    "sentence_B",
+    "entailment_label",
+    "relatedness_score",
+    "entailment_AB",
+    "entailment_BA",
+    "sentence_A_original",
+    "sentence_B_original",
+    "sentence_A_dataset",
+    "sentence_B_dataset",
+    "SemEval_set",
+)
 
 Row = TypeVar("Row", bound=tuple[Any, ...])
 Key = frozenset[str]
@@ -100,8 +120,7 @@ def write(folder: Path, seed: int = 0) -> None:
 
 def _write_sst(folder: Path, dice: Dice) -> list[str]:
     seen: set[Key] = set()
-    splits = {split: _distinct(lambda: sample_rows.sst_row(dice), count, seen)
-              for split, count in SIZES["sst"].items()}
+    splits = {split: _distinct(lambda: sample_rows.sst_row(dice), count, seen) for split, count in SIZES["sst"].items()}
     _write_single(folder, "ids-sst", splits)
     return [text for split in ("dev", "test") for text, _ in splits[split]]
 
@@ -112,26 +131,34 @@ def _write_cfimdb(folder: Path, dice: Dice, held_out: list[str]) -> None:
         return draw() if any(sentence in row[0] for sentence in held_out) else row
 
     seen: set[Key] = set()
-    _write_single(folder, "ids-cfimdb", {split: _distinct(draw, count, seen)
-                                         for split, count in SIZES["cfimdb"].items()})
+    _write_single(
+        folder, "ids-cfimdb", {split: _distinct(draw, count, seen) for split, count in SIZES["cfimdb"].items()}
+    )
 
 
 def _write_single(folder: Path, stem: str, splits: dict[str, list[tuple[str, int]]]) -> None:
     for split in ("train", "dev"):
-        lines = [(index, _identifier(stem, split, text), text, label)
-                 for index, (text, label) in enumerate(splits[split])]
+        lines = [
+            (index, _identifier(stem, split, text), text, label) for index, (text, label) in enumerate(splits[split])
+        ]
         _write_csv(folder / f"{stem}-{split}.csv", ("", "id", "sentence", "sentiment"), lines)
     # The course's own test files carry their old header as a first column more.
-    tests = [(index + 1, f"{index}.0", _identifier(stem, "test", text), text)
-             for index, (text, _) in enumerate(splits["test"])]
+    tests = [
+        (index + 1, f"{index}.0", _identifier(stem, "test", text), text)
+        for index, (text, _) in enumerate(splits["test"])
+    ]
     _write_csv(folder / f"{stem}-test-student.csv", ("0", "", "id", "sentence"), tests)
 
 
 def _write_quora(folder: Path, dice: Dice) -> None:
     seen: set[Key] = set()
-    splits = {split: [(one, other, f"{label}.0") for one, other, label in
-                      _distinct(lambda: sample_rows.quora_row(dice), count, seen)]
-              for split, count in SIZES["quora"].items()}
+    splits = {
+        split: [
+            (one, other, f"{label}.0")
+            for one, other, label in _distinct(lambda: sample_rows.quora_row(dice), count, seen)
+        ]
+        for split, count in SIZES["quora"].items()
+    }
     # As in the real files: rows that cannot be used, to be dropped and counted.
     splits["train"][700:700] = [(splits["train"][3][0], "", ""), (splits["train"][5][1], splits["train"][9][1], "")]
     _write_pairs(folder, dice, "quora", "is_duplicate", splits)
@@ -139,8 +166,7 @@ def _write_quora(folder: Path, dice: Dice) -> None:
 
 def _write_sts(folder: Path, dice: Dice) -> set[Key]:
     seen: set[Key] = set()
-    splits = {split: _distinct(lambda: sample_rows.sts_row(dice), count, seen)
-              for split, count in SIZES["sts"].items()}
+    splits = {split: _distinct(lambda: sample_rows.sts_row(dice), count, seen) for split, count in SIZES["sts"].items()}
     _write_pairs(folder, dice, "sts", "similarity", splits)
     return seen
 
@@ -148,7 +174,9 @@ def _write_sts(folder: Path, dice: Dice) -> set[Key]:
 def _write_pairs(folder: Path, dice: Dice, stem: str, label: str, splits: dict[str, list[Row]]) -> None:
     indices = _indices(dice)
     for split, rows in splits.items():
-        lines = [(next(indices), _identifier(stem, split, one + other), one, other, value) for one, other, value in rows]
+        lines = [
+            (next(indices), _identifier(stem, split, one + other), one, other, value) for one, other, value in rows
+        ]
         columns = ("", "id", "sentence1", "sentence2", label)
         if split == "test":
             _write_csv(folder / f"{stem}-test-student.csv", columns[:4], [line[:4] for line in lines])
@@ -171,8 +199,22 @@ def _write_sick(folder: Path, dice: Dice, seen: set[Key]) -> None:
     for split, count in SIZES["sick"].items():
         for one, other, entailment, score in _distinct(lambda: sample_rows.sick_row(dice), count, seen):
             verb = {"NEUTRAL": "neutral", "ENTAILMENT": "entails", "CONTRADICTION": "contradicts"}[entailment]
-            lines.append((len(lines) + 1, one, other, entailment, f"{score:g}", f"A_{verb}_B", f"B_{verb}_A",
-                          one + ".", other + ".", "FLICKR", "FLICKR", split.upper()))
+            lines.append(
+                (
+                    len(lines) + 1,
+                    one,
+                    other,
+                    entailment,
+                    f"{score:g}",
+                    f"A_{verb}_B",
+                    f"B_{verb}_A",
+                    one + ".",
+                    other + ".",
+                    "FLICKR",
+                    "FLICKR",
+                    split.upper(),
+                )
+            )
     _write_csv(folder / "sick2014.csv", SICK_COLUMNS, lines, end="\r\n")
 
 

@@ -42,6 +42,7 @@ class Dice:
 
 # --- film remarks: a text and its value in tenths of a class, -20 (awful) .. 20 (superb) -----------------------
 
+
 class Remark(NamedTuple):
     text: str
     value: int
@@ -50,9 +51,12 @@ class Remark(NamedTuple):
 def _modified(value: int, modifier: str) -> int:
     sign = 1 if value > 0 else -1
     changed = {
-        "plain": value, "intensify": value + 9 * sign, "diminish": (abs(value) + 2) // 2 * sign,
+        "plain": value,
+        "intensify": value + 9 * sign,
+        "diminish": (abs(value) + 2) // 2 * sign,
         "negate": -11 if value == 10 else -6 if value > 0 else 6 if value == -10 else 3,
-        "insist": 22 * sign, "reverse": -value,
+        "insist": 22 * sign,
+        "reverse": -value,
     }
     return changed[modifier]
 
@@ -69,8 +73,12 @@ def _opinion(dice: Dice) -> Remark:
 def _fact(dice: Dice) -> str:
     hero, deed = dice.pick(words.HEROES), dice.pick(words.DEEDS)
     return dice.pick(words.FACTS).format(
-        film=dice.pick(words.FILMS), hero=hero, deed=deed[hero in words.PLURAL_HEROES],
-        genre=dice.pick(words.GENRES), setting=dice.pick(words.SETTINGS))
+        film=dice.pick(words.FILMS),
+        hero=hero,
+        deed=deed[hero in words.PLURAL_HEROES],
+        genre=dice.pick(words.GENRES),
+        setting=dice.pick(words.SETTINGS),
+    )
 
 
 def _remark(dice: Dice) -> Remark:
@@ -121,6 +129,7 @@ def cfimdb_row(dice: Dice) -> tuple[str, int]:
 
 # --- questions -------------------------------------------------------------------------------------------------
 
+
 class Question(NamedTuple):
     kind: str
     meaning: int
@@ -152,8 +161,9 @@ def _another(dice: Dice, question: Question) -> Question:
     if way == "exchange":
         return Question(kind, meaning, (b, a))
     if way == "meaning":
-        return question._replace(meaning=(meaning + 1 + dice.below(len(words.QUESTIONS[kind]) - 1))
-                                 % len(words.QUESTIONS[kind]))
+        return question._replace(
+            meaning=(meaning + 1 + dice.below(len(words.QUESTIONS[kind]) - 1)) % len(words.QUESTIONS[kind])
+        )
     if way == "filler":
         new = next(filler for filler in (*other.fillers, *words.FILLERS[kind]) if filler not in (a, b))
         return Question(kind, meaning, (new, b))
@@ -171,6 +181,7 @@ def quora_row(dice: Dice) -> tuple[str, str, int]:
 
 # --- scenes: who does what to what, where ----------------------------------------------------------------------
 
+
 class Scene(NamedTuple):
     """Each part is a list of synonyms; ``action`` is the row of the table of actions."""
 
@@ -184,13 +195,19 @@ class Scene(NamedTuple):
     denied: bool = False
 
 
-
 def _scene(dice: Dice, world: str) -> Scene:
     agent = dice.pick(dice.pick(words.AGENTS[world]))
     action = dice.below(len(words.ACTIONS[world]))
     objects = [one for one in words.ACTIONS[world][action][1] if one != agent] or [[""]]
-    return Scene(world, dice.pick(words.COUNTS[world]), dice.pick(words.ATTRIBUTES[world]), agent, action,
-                 dice.pick(objects), dice.pick(words.PLACES[world]))
+    return Scene(
+        world,
+        dice.pick(words.COUNTS[world]),
+        dice.pick(words.ATTRIBUTES[world]),
+        agent,
+        action,
+        dice.pick(objects),
+        dice.pick(words.PLACES[world]),
+    )
 
 
 def _changed(dice: Dice, scene: Scene) -> Scene:
@@ -241,15 +258,30 @@ def _article(noun: str) -> str:
 def _describe(dice: Dice, scene: Scene) -> str:
     caption = scene.world in ("person", "animal")
     forms = words.CAPTIONS if caption else words.HEADLINES
-    usable = ["not", "none"] if scene.denied else [
-        form for form in ("active", "active", "passive", "existential", "front", "report") if form in forms
-        and (form != "passive" or scene.object != [""]) and (form != "front" or scene.place != [""])]
+    usable = (
+        ["not", "none"]
+        if scene.denied
+        else [
+            form
+            for form in ("active", "active", "passive", "existential", "front", "report")
+            if form in forms
+            and (form != "passive" or scene.object != [""])
+            and (form != "front" or scene.place != [""])
+        ]
+    )
     name, verb = dice.pick(scene.agent), dice.pick(words.ACTIONS[scene.world][scene.action][0])
     agent, be = _phrase(dice, scene, name)
     thing = dice.pick(scene.object)
     form = dice.pick(usable)
-    text = forms[form].format(agent=agent, bare=name, be=words.IS if form == "passive" else be, verb=verb[0],
-                              done=verb[-1], object=_article(thing) if caption else thing, place=dice.pick(scene.place))
+    text = forms[form].format(
+        agent=agent,
+        bare=name,
+        be=words.IS if form == "passive" else be,
+        verb=verb[0],
+        done=verb[-1],
+        object=_article(thing) if caption else thing,
+        place=dice.pick(scene.place),
+    )
     text = " ".join(text.split())
     return text[0].upper() + text[1:]
 
@@ -274,7 +306,10 @@ def sts_row(dice: Dice) -> tuple[str, str, float]:
 def sick_row(dice: Dice) -> tuple[str, str, str, float]:
     pair = _scene_pair(dice, ("person", "animal"))
     agreement = _agreement(*pair)
-    label = "CONTRADICTION" if pair[0].denied != pair[1].denied and agreement >= 40 else (
-        "ENTAILMENT" if agreement >= 90 else "NEUTRAL")
+    label = (
+        "CONTRADICTION"
+        if pair[0].denied != pair[1].denied and agreement >= 40
+        else ("ENTAILMENT" if agreement >= 90 else "NEUTRAL")
+    )
     score = (50 + 4 * _graded(dice, agreement)) // 5
     return _describe(dice, pair[0]), _describe(dice, pair[1]), label, score / 10

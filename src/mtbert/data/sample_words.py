@@ -17,8 +17,10 @@ def _concepts(text: str) -> list[list[str]]:
 def _actions(text: str) -> list[tuple[list[list[str]], list[list[str]]]]:
     """Lines ``doing:done / synonym:synonym = object | object`` -> (names of the action, its objects)."""
     rows = [line.partition("=") for line in text.strip().splitlines()]
-    return [([form.split(":") for form in names.strip().split("/")], _concepts(objects) if objects else [])
-            for names, _, objects in rows]
+    return [
+        ([form.split(":") for form in names.strip().split("/")], _concepts(objects) if objects else [])
+        for names, _, objects in rows
+    ]
 
 
 # Film remarks. Keys are strengths: -2 awful … +2 superb.
@@ -88,65 +90,101 @@ STOPS = [" .", " .", " .", "", " !"]
 
 # Questions: of each kind, the meanings, each with its wordings. Gaps {a} and {b} take two different fillers.
 QUESTIONS = {
-    "skill": [_options(text) for text in (
-        """How can I learn {a}? | What is the best way to learn {a}? | How do I get started with {a}?
+    "skill": [
+        _options(text)
+        for text in (
+            """How can I learn {a}? | What is the best way to learn {a}? | How do I get started with {a}?
         | I want to pick up {a}. Where do I begin? | How should a beginner go about {a}?""",
-        """How long does it take to learn {a}? | How much time do I need to get good at {a}?
+            """How long does it take to learn {a}? | How much time do I need to get good at {a}?
         | In how many months can one master {a}?""",
-        """Why is {a} so hard to learn? | What makes {a} difficult for a beginner?
+            """Why is {a} so hard to learn? | What makes {a} difficult for a beginner?
         | Why do people struggle to get good at {a}?""",
-        """Is it worth learning {a}? | Should I spend my time on {a}? | Is {a} still a useful thing to learn?""",
-        """How can I teach {a}? | How do I become a teacher of {a}? | What is the best way to teach others {a}?""")],
-    "city": [_options(text) for text in (
-        """What are the best places to visit in {a}? | What should I see in {a}? | Which sights are a must in {a}?
+            """Is it worth learning {a}? | Should I spend my time on {a}? | Is {a} still a useful thing to learn?""",
+            """How can I teach {a}? | How do I become a teacher of {a}? | What is the best way to teach others {a}?""",
+        )
+    ],
+    "city": [
+        _options(text)
+        for text in (
+            """What are the best places to visit in {a}? | What should I see in {a}? | Which sights are a must in {a}?
         | I have one day in {a}. What is worth seeing?""",
-        """How expensive is it to live in {a}? | What is the cost of living in {a}?
+            """How expensive is it to live in {a}? | What is the cost of living in {a}?
         | How much money do I need each month in {a}?""",
-        """Where can I find cheap hotels in {a}? | What are some affordable places to stay in {a}?
+            """Where can I find cheap hotels in {a}? | What are some affordable places to stay in {a}?
         | Where should I sleep in {a} on a small budget?""",
-        """Is it safe to walk in {a} at night? | How dangerous is {a} after dark?
+            """Is it safe to walk in {a} at night? | How dangerous is {a} after dark?
         | Can I go out alone in {a} in the evening?""",
-        """Which is the best place to eat in {a}? | Where do people in {a} go for dinner?
-        | What are some good restaurants in {a}?""")],
-    "thing": [_options(text) for text in (
-        """How do I clean {a}? | What is the best way to clean {a}? | How can I get the dirt off {a}?""",
-        """How do I repair {a}? | How can I fix {a} that is broken? | What should I do with {a} that is damaged?""",
-        """Where can I buy {a}? | Which shop sells {a} at a good price? | What is the best place to get {a}?""",
-        """Where can I sell {a}? | What is the best place to sell {a}? | How do I find a buyer for {a}?""",
-        """What should I check before buying {a}? | What matters most when choosing {a}?
-        | How do I choose {a} that will last?""")],
-    "pet": [_options(text) for text in (
-        """What should I feed {a}? | What does {a} eat? | Which food is good for {a}?""",
-        """How long does {a} live? | What is the life span of {a}? | How old can {a} get?""",
-        """How do I train {a}? | How can I teach {a} to obey? | What is the best way to train {a}?""",
-        """Why does {a} bite? | What makes {a} bite people? | Why do I keep getting bitten by {a}?""",
-        """How do I stop {a} from making noise? | How can I keep {a} quiet at night?""")],
-    "route": [_options(text) for text in (
-        """How do I get from {a} to {b}? | What is the best way to travel from {a} to {b}?
+            """Which is the best place to eat in {a}? | Where do people in {a} go for dinner?
+        | What are some good restaurants in {a}?""",
+        )
+    ],
+    "thing": [
+        _options(text)
+        for text in (
+            """How do I clean {a}? | What is the best way to clean {a}? | How can I get the dirt off {a}?""",
+            """How do I repair {a}? | How can I fix {a} that is broken? | What should I do with {a} that is damaged?""",
+            """Where can I buy {a}? | Which shop sells {a} at a good price? | What is the best place to get {a}?""",
+            """Where can I sell {a}? | What is the best place to sell {a}? | How do I find a buyer for {a}?""",
+            """What should I check before buying {a}? | What matters most when choosing {a}?
+        | How do I choose {a} that will last?""",
+        )
+    ],
+    "pet": [
+        _options(text)
+        for text in (
+            """What should I feed {a}? | What does {a} eat? | Which food is good for {a}?""",
+            """How long does {a} live? | What is the life span of {a}? | How old can {a} get?""",
+            """How do I train {a}? | How can I teach {a} to obey? | What is the best way to train {a}?""",
+            """Why does {a} bite? | What makes {a} bite people? | Why do I keep getting bitten by {a}?""",
+            """How do I stop {a} from making noise? | How can I keep {a} quiet at night?""",
+        )
+    ],
+    "route": [
+        _options(text)
+        for text in (
+            """How do I get from {a} to {b}? | What is the best way to travel from {a} to {b}?
         | I am in {a} and must go to {b}. How do I get there?""",
-        """How long is the train ride from {a} to {b}? | How many hours does the train from {a} to {b} take?""",
-        """Should I move from {a} to {b}? | Is it a good idea to leave {a} and settle in {b}?""")],
-    "swap": [_options(text) for text in (
-        """Can I use {a} instead of {b}? | Is it fine to replace {b} with {a}?
+            """How long is the train ride from {a} to {b}? | How many hours does the train from {a} to {b} take?""",
+            """Should I move from {a} to {b}? | Is it a good idea to leave {a} and settle in {b}?""",
+        )
+    ],
+    "swap": [
+        _options(text)
+        for text in (
+            """Can I use {a} instead of {b}? | Is it fine to replace {b} with {a}?
         | I have no {b} at home. Will {a} do?""",
-        """Is {a} healthier than {b}? | Should I eat {a} rather than {b} for my health?
-        | Is {b} less healthy than {a}?""")],
-    "family": [_options(text) for text in (
-        """How do I tell my {a} that my {b} lied? | What is the best way to let my {a} know that my {b} is a liar?""",
-        """Why does my {a} ignore my {b}? | What could be the reason that my {b} is ignored by my {a}?""",
-        """How can I get my {a} to forgive my {b}? | What can I do so that my {b} is forgiven by my {a}?""")],
-    "compare": [_options(text) for text in (
-        """What is the difference between {a} and {b}? | How do {a} and {b} differ?
+            """Is {a} healthier than {b}? | Should I eat {a} rather than {b} for my health?
+        | Is {b} less healthy than {a}?""",
+        )
+    ],
+    "family": [
+        _options(text)
+        for text in (
+            """How do I tell my {a} that my {b} lied? | What is the best way to let my {a} know that my {b} is a liar?""",
+            """Why does my {a} ignore my {b}? | What could be the reason that my {b} is ignored by my {a}?""",
+            """How can I get my {a} to forgive my {b}? | What can I do so that my {b} is forgiven by my {a}?""",
+        )
+    ],
+    "compare": [
+        _options(text)
+        for text in (
+            """What is the difference between {a} and {b}? | How do {a} and {b} differ?
         | In what way is {a} not the same as {b}?""",
-        """Can {a} and {b} be eaten together? | Is it fine to mix {a} and {b} in one meal?
-        | Do {a} and {b} go well together?""")],
-    "number": [_options(text) for text in (
-        """Can I lose {a} kilos in {b} weeks? | Is it possible to lose {a} kilos within {b} weeks?
+            """Can {a} and {b} be eaten together? | Is it fine to mix {a} and {b} in one meal?
+        | Do {a} and {b} go well together?""",
+        )
+    ],
+    "number": [
+        _options(text)
+        for text in (
+            """Can I lose {a} kilos in {b} weeks? | Is it possible to lose {a} kilos within {b} weeks?
         | How can I drop {a} kilos in {b} weeks?""",
-        """Is it normal to read {a} books a year at the age of {b}? | I am {b} years old. Are {a} books a year enough?
+            """Is it normal to read {a} books a year at the age of {b}? | I am {b} years old. Are {a} books a year enough?
         | Should someone aged {b} read {a} books each year?""",
-        """How do I save {a} thousand in {b} months? | What is the best way to put aside {a} thousand in {b} months?
-        | I need {a} thousand in {b} months. How do I save that?""")],
+            """How do I save {a} thousand in {b} months? | What is the best way to put aside {a} thousand in {b} months?
+        | I need {a} thousand in {b} months. How do I save that?""",
+        )
+    ],
 }
 _CITIES = _concepts("""Rome | Paris | Oslo | Cairo | Lima | Tokyo | Delhi/New Delhi | Boston | Vienna | Prague
     | Nairobi | Seoul | New York/New York City | Madrid | Dublin | Sydney""")
@@ -156,7 +194,10 @@ FILLERS = {
     "skill": _concepts("""the guitar/guitar playing | the piano | chess | Spanish | Japanese | English
         | programming/coding | swimming | cooking | drawing | public speaking | mathematics/maths | photography
         | sailing | knitting | driving"""),
-    "city": _CITIES, "route": _CITIES, "swap": _FOODS, "compare": _FOODS,
+    "city": _CITIES,
+    "route": _CITIES,
+    "swap": _FOODS,
+    "compare": _FOODS,
     "thing": _concepts("""a phone/a mobile phone/a cell phone | a laptop/a notebook computer | a camera
         | a bicycle/a bike | a used car/a second hand car | a sofa/a couch | a washing machine | a watch
         | a leather jacket | a television/a TV | a carpet/a rug | a piano | a coffee machine | a tent"""),
@@ -173,11 +214,18 @@ ASIDES = _options("""I am new to this. | Please help. | Serious question: | I ha
 
 # Scenes: captions of people and animals, and headlines. One list a group of related things.
 AGENTS = {
-    "person": [_concepts("man/guy/gentleman | woman/lady"), _concepts("boy | girl | child/kid"),
-               _concepts("cook/chef | soldier | clown")],
+    "person": [
+        _concepts("man/guy/gentleman | woman/lady"),
+        _concepts("boy | girl | child/kid"),
+        _concepts("cook/chef | soldier | clown"),
+    ],
     "animal": [_concepts("dog/hound | puppy"), _concepts("cat | kitten"), _concepts("horse/pony | monkey | goat")],
-    "news": [_concepts("Norway | Sweden | Finland"), _concepts("Chile | Peru | Brazil"),
-             _concepts("Kenya | Ghana | Egypt"), _concepts("UN/United Nations | EU/European Union")],
+    "news": [
+        _concepts("Norway | Sweden | Finland"),
+        _concepts("Chile | Peru | Brazil"),
+        _concepts("Kenya | Ghana | Egypt"),
+        _concepts("UN/United Nations | EU/European Union"),
+    ],
 }
 AGENTS["quarrel"] = AGENTS["news"]
 ACTIONS = {
@@ -227,25 +275,45 @@ PLACES = {
     "person": _concepts(""" | | in the park | on the beach/at the seaside | on a stage | in the kitchen | by a lake/near a lake
         | in the street/on the road | in the snow | in the garden/in the yard"""),
     "news": _concepts(""" | | on Monday | on Friday | next week/in a week | after long debate/after lengthy debate"""),
-    "quarrel": _concepts(""" | over fishing rights | over stolen art | over border clash/over border fighting | at summit"""),
+    "quarrel": _concepts(
+        """ | over fishing rights | over stolen art | over border clash/over border fighting | at summit"""
+    ),
 }
 PLACES["animal"] = PLACES["person"]
 ATTRIBUTES = {
     "person": _concepts(" | | young | old/elderly | tall | smiling"),
     "animal": _concepts(" | | brown | black | white | small/little"),
-    "news": [[""]], "quarrel": [[""]],
+    "news": [[""]],
+    "quarrel": [[""]],
 }
-COUNTS = {"person": _concepts("a | a | a | two | three | several"), "animal": _concepts("a | a | a | two | three | several"),
-          "news": [[""]], "quarrel": [[""]]}
-PLURALS = {"man": "men", "gentleman": "gentlemen", "woman": "women", "lady": "ladies", "child": "children",
-           "puppy": "puppies", "pony": "ponies"}
+COUNTS = {
+    "person": _concepts("a | a | a | two | three | several"),
+    "animal": _concepts("a | a | a | two | three | several"),
+    "news": [[""]],
+    "quarrel": [[""]],
+}
+PLURALS = {
+    "man": "men",
+    "gentleman": "gentlemen",
+    "woman": "women",
+    "lady": "ladies",
+    "child": "children",
+    "puppy": "puppies",
+    "pony": "ponies",
+}
 CAPTIONS = {
-    "active": "{agent} {be} {verb} {object} {place}", "passive": "{object} is being {done} by {agent} {place}",
-    "existential": "there {be} {agent} {verb} {object} {place}", "front": "{place} , {agent} {be} {verb} {object}",
-    "not": "{agent} {be} not {verb} {object} {place}", "none": "there is no {bare} {verb} {object} {place}",
+    "active": "{agent} {be} {verb} {object} {place}",
+    "passive": "{object} is being {done} by {agent} {place}",
+    "existential": "there {be} {agent} {verb} {object} {place}",
+    "front": "{place} , {agent} {be} {verb} {object}",
+    "not": "{agent} {be} not {verb} {object} {place}",
+    "none": "there is no {bare} {verb} {object} {place}",
 }
-HEADLINES = {"active": "{bare} {verb} {object} {place}", "passive": "{object} {done} by {bare} {place}",
-             "report": "report : {bare} {verb} {object} {place}"}
+HEADLINES = {
+    "active": "{bare} {verb} {object} {place}",
+    "passive": "{object} {done} by {bare} {place}",
+    "report": "report : {bare} {verb} {object} {place}",
+}
 IS, ARE, A, AN = "is", "are", "a", "an"
 
 
@@ -253,5 +321,6 @@ def plural(name: str) -> str:
     return PLURALS.get(name, f"{name}s")
 
 
-AGENTS_PLURAL = [plural(name) for world in ("person", "animal") for group in AGENTS[world]
-                 for names in group for name in names]
+AGENTS_PLURAL = [
+    plural(name) for world in ("person", "animal") for group in AGENTS[world] for names in group for name in names
+]

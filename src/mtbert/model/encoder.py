@@ -63,9 +63,7 @@ class Attention(nn.Module):
         self.output = nn.Linear(config.hidden_size, config.hidden_size)
         self.dropout = config.attention_probs_dropout_prob
 
-    def forward(
-        self, hidden_states: Float[Tensor, "tokens hidden"], packed: Packed
-    ) -> Float[Tensor, "tokens hidden"]:
+    def forward(self, hidden_states: Float[Tensor, "tokens hidden"], packed: Packed) -> Float[Tensor, "tokens hidden"]:
         qkv = pad(self.qkv(hidden_states), packed.padding)  # [slots, 3 * hidden]
         parts = qkv.split([group.count * group.width for group in packed.groups])
         context = torch.cat([self.attend(part, g, packed.padding) for part, g in zip(parts, packed.groups)])
@@ -97,9 +95,7 @@ class Block(nn.Module):
         self.output_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(
-        self, hidden_states: Float[Tensor, "tokens hidden"], packed: Packed
-    ) -> Float[Tensor, "tokens hidden"]:
+    def forward(self, hidden_states: Float[Tensor, "tokens hidden"], packed: Packed) -> Float[Tensor, "tokens hidden"]:
         attended = self.attention(hidden_states, packed)
         hidden_states = self.attention_norm(hidden_states + self.dropout(attended))
         output = self.output(F.gelu(self.intermediate(hidden_states)))
@@ -143,18 +139,14 @@ class BertEncoder(nn.Module):
             raise ValueError(f"a sequence has {packed.max_length} tokens; the encoder has {limit} positions")
         return self.embeddings(packed)
 
-    def encode(
-        self, embeddings: Float[Tensor, "tokens hidden"], packed: Packed
-    ) -> Float[Tensor, "tokens hidden"]:
+    def encode(self, embeddings: Float[Tensor, "tokens hidden"], packed: Packed) -> Float[Tensor, "tokens hidden"]:
         """The blocks; tokens stay in packed order."""
         hidden_states = embeddings
         for layer in self.layers:
             hidden_states = layer(hidden_states, packed)
         return hidden_states
 
-    def pool(
-        self, hidden_states: Float[Tensor, "tokens hidden"], packed: Packed
-    ) -> Float[Tensor, "sequences hidden"]:
+    def pool(self, hidden_states: Float[Tensor, "tokens hidden"], packed: Packed) -> Float[Tensor, "sequences hidden"]:
         """One vector a sequence, in the order that ``pack`` was given."""
         if self.pooling == "mean":
             means = torch.segment_reduce(hidden_states, "mean", lengths=packed.lengths)

@@ -95,12 +95,8 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
             weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken file raises zip, pickle, key or runtime errors, nowhere listed
         reason = first_line(error)
-        raise InputError(
-            f"{path}: cannot be read as weights ({reason}); expected a whole state dict"
-        ) from None
-    if not isinstance(weights, dict) or not all(
-        isinstance(value, torch.Tensor) for value in weights.values()
-    ):
+        raise InputError(f"{path}: cannot be read as weights ({reason}); expected a whole state dict") from None
+    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
         raise InputError(f"{path}: holds something else than named tensors; expected a state dict")
     return weights
 

@@ -49,9 +49,7 @@ class EncoderFiles:
             added = {token["content"]: token["id"] for token in content.get("added_tokens", [])}
             return {**content["model"]["vocab"], **added}
         except (KeyError, TypeError, AttributeError):
-            raise InputError(
-                f"{self.tokenizer}: no vocabulary in it; expected BERT's tokenizer.json"
-            ) from None
+            raise InputError(f"{self.tokenizer}: no vocabulary in it; expected BERT's tokenizer.json") from None
 
     @property
     def cls_id(self) -> int:
@@ -117,9 +115,7 @@ def _finder(config: EncoderConfig) -> Finder:
     else:
         raise InputError(f"encoder.source={config.source} is not known; expected {SOURCES}")
     if not folder.is_dir():
-        raise InputError(
-            f"encoder.source={config.source}: {folder} is no folder; expected one with config.json"
-        )
+        raise InputError(f"encoder.source={config.source}: {folder} is no folder; expected one with config.json")
     return lambda name: folder / name if (folder / name).is_file() else None
 
 

@@ -53,9 +53,7 @@ def write_leaderboard(path: Path, task: str, ids: Sequence[str], predictions: Se
 
 def _id(id_: str, path: Path) -> str:
     if "," in id_ or not id_.isprintable():
-        raise InputError(
-            f"{path.name}: id {id_!r} has a comma or a line break; the leaderboard's format has neither"
-        )
+        raise InputError(f"{path.name}: id {id_!r} has a comma or a line break; the leaderboard's format has neither")
     return id_
 
 

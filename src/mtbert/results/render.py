@@ -110,9 +110,7 @@ def _drawn(cell: Cell, row: Row, table: Table, wide: bool) -> Text:
         beside.append(Text(_figure(cell.published, 3), style="dim"))
     below = [Text(f"±{cell.sd:.3f} ({cell.n})".ljust(FIGURE_WIDTH))] if cell.sd is not None else []
     if not wide:
-        named = [
-            Text(name) + figure for name, figure in zip(("paper ", "log   "), beside, strict=False) if figure
-        ]
+        named = [Text(name) + figure for name, figure in zip(("paper ", "log   "), beside, strict=False) if figure]
         return Text("\n").join([ours, *below, *named])
     below += [Text(" " * FIGURE_WIDTH)] * (len(beside) - 1 - len(below))
     pairs = zip([ours, *below], [*beside, *[Text()] * len(below)], strict=False)

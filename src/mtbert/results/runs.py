@@ -62,9 +62,7 @@ def render_runs(lines: list[Line], console: Console | None = None) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``mtbert runs``."""
-    parser.add_argument(
-        "folders", type=Path, nargs="*", metavar="FOLDER", help="where to look (default: ./runs)"
-    )
+    parser.add_argument("folders", type=Path, nargs="*", metavar="FOLDER", help="where to look (default: ./runs)")
     parser.add_argument("--json", action="store_true", help="one JSON list for programs")
 
 
@@ -114,9 +112,7 @@ def _done(record: RunRecord) -> Line:
 
 def _by_name(directory: Path, state: str, reason: str | None = None) -> Line:
     name = RUN_NAME.fullmatch(directory.name)
-    return Line(
-        str(directory), state, reason, name and name["experiment"], int(name["seed"]) if name else None
-    )
+    return Line(str(directory), state, reason, name and name["experiment"], int(name["seed"]) if name else None)
 
 
 def _texts(line: Line) -> list[str]:
