@@ -1,3 +1,6 @@
+"""``python -m mtbert``."""
+
 from mtbert.cli import main
 
-raise SystemExit(main())
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,9 +1,8 @@
-"""What happens around training: the run's history and checkpoints, the cache of a fixed encoder, progress."""
+"""What happens around training: the run's history and checkpoints, the cache of a fixed encoder."""
 
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -12,14 +11,14 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, Trainer
 from torch import Tensor
-from tqdm import tqdm
 
-from mtbert.checkpoints import save_weights
+from mtbert.checkpoints import read_checkpoint, save_weights
 from mtbert.data.datamodule import MixedDataModule
 from mtbert.data.updates import Update
 from mtbert.module import MultitaskModule
 from mtbert.plan import Phase
 from mtbert.results.record import AVERAGE
+from mtbert.rundir import now
 
 
 class Recorder(Callback):
@@ -29,6 +28,8 @@ class Recorder(Callback):
     is the one with the highest dev average, over all phases; of equal ones the first.
     """
 
+    STATE = ("phase_index", "phase_name", "steps_before", "epochs", "dev_logits", "best_index", "started", "seconds")
+
     def __init__(self, checkpoints: Path) -> None:
         self.checkpoints = checkpoints
         self.phase_index = 0
@@ -37,9 +38,16 @@ class Recorder(Callback):
         self.epochs: list[dict[str, Any]] = []
         self.dev_logits: dict[str, list[Tensor]] = {}
         self.best_index: int | None = None
-        self._started = time.perf_counter()
+        self.started = now()
+        self._earlier, self._clock = 0.0, time.perf_counter()  # seconds of earlier processes; when this one began
+        self._epoch_clock = time.perf_counter()
         self._values: dict[str, list[Tensor]] = defaultdict(list)
         self._logits: dict[str, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of work on the run so far, by all processes that did some."""
+        return self._earlier + time.perf_counter() - self._clock
 
     @property
     def best(self) -> Path:
@@ -50,12 +58,19 @@ class Recorder(Callback):
         return self.checkpoints / "last.safetensors"
 
     def state_dict(self) -> dict[str, Any]:
-        names = ("phase_index", "phase_name", "steps_before", "epochs", "dev_logits", "best_index")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in self.STATE}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        for name, value in state_dict.items():
+        state = dict(state_dict)
+        self._earlier, self._clock = state.pop("seconds"), time.perf_counter()
+        for name, value in state.items():
             setattr(self, name, value)
+
+    def resume(self) -> int:
+        """Take up the history of the last checkpoint, if there is one; the index of the phase to go on with."""
+        if self.last.is_file():
+            self.load_state_dict(read_checkpoint(self.last)["callbacks"][self.state_key])
+        return self.phase_index
 
     def begin(self, index: int, phase: Phase) -> None:
         """A new phase starts; a resumed one restores its own state instead."""
@@ -63,7 +78,7 @@ class Recorder(Callback):
         self.steps_before = self.epochs[-1]["step"] if self.epochs else 0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: MultitaskModule) -> None:  # type: ignore[override]
-        self._started = time.perf_counter()
+        self._epoch_clock = time.perf_counter()
         self._values.clear()
         self._logits.clear()
 
@@ -85,7 +100,7 @@ class Recorder(Callback):
                 "phase": self.phase_name,
                 "epoch": trainer.current_epoch,  # already counted: from 1
                 "step": self.steps_before + trainer.global_step,
-                "seconds": round(time.perf_counter() - self._started, 3),
+                "seconds": round(time.perf_counter() - self._epoch_clock, 3),
                 "metrics": {name: None if math.isnan(value) else value for name, value in metrics.items()},
             }
         )
@@ -128,53 +143,3 @@ class EmbeddingCache(Callback):
             pl_module.cache_embeddings(
                 (updates[i] for i in range(len(updates))), sum(table.num_sequences for table in data.tables.values())
             )
-
-
-class Progress(Callback):
-    """A bar for each epoch on a terminal, elsewhere one line an epoch."""
-
-    def __init__(self, label: str, epochs: int, recorder: Recorder) -> None:
-        self.label, self.total_epochs, self.recorder = label, epochs, recorder
-        self.bar: tqdm[Any] | None = None
-        self.terminal = sys.stderr.isatty()
-        self.started, self.epochs_before = time.perf_counter(), 0
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: MultitaskModule) -> None:  # type: ignore[override]
-        if self.terminal:
-            where = f"{self.label}  epoch {len(self.recorder.epochs) + 1}/{self.total_epochs}"
-            self.bar = tqdm(total=int(trainer.num_training_batches), desc=where, leave=False, unit="step")
-
-    def on_train_batch_end(  # type: ignore[override]
-        self, trainer: Trainer, pl_module: MultitaskModule, outputs: dict[str, Any], batch: Update, batch_idx: int
-    ) -> None:
-        if self.bar is not None:
-            self.bar.update()
-            if batch_idx % 10 == 0:
-                self.bar.set_postfix({task: f"{float(loss):.3f}" for task, loss in outputs["losses"].items()})
-
-    def on_validation_start(self, trainer: Trainer, pl_module: MultitaskModule) -> None:  # type: ignore[override]
-        if self.bar is not None:
-            self.bar.set_postfix_str("evaluating")
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: MultitaskModule) -> None:  # type: ignore[override]
-        if self.bar is not None:
-            self.bar.close()
-        epoch = self.recorder.epochs[-1]
-        print(f"{self.label}  {self._position(epoch)}  {self._figures(epoch)}", file=sys.stderr, flush=True)
-
-    def _position(self, epoch: dict[str, Any]) -> str:
-        done = len(self.recorder.epochs)
-        left = (self.total_epochs - done) * (time.perf_counter() - self.started) / max(1, done - self.epochs_before)
-        return f"epoch {done}/{self.total_epochs} ({epoch['phase']})  {_clock(left)} left"
-
-    def _figures(self, epoch: dict[str, Any]) -> str:
-        metrics = epoch["metrics"]
-        shown = {name.split("/")[1]: value for name, value in metrics.items() if name.startswith("dev/")}
-        figures = [f"{name} {'undef.' if value is None else format(value, '.3f')}" for name, value in shown.items()]
-        losses = [value for name, value in metrics.items() if name.endswith("/loss") and value is not None]
-        return f"loss {sum(losses) / len(losses):.3f}  dev: {'  '.join(figures)}"
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d}"

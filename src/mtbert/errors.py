@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -21,3 +22,17 @@ def nearest(name: str, options: Iterable[str]) -> str:
     if close:
         return f"; did you mean '{close[0]}'?"
     return f"; expected one of: {', '.join(known)}" if known else ""
+
+
+def explain(error: BaseException) -> tuple[str, int]:
+    """The line that a person is shown for an error, and the exit status."""
+    if isinstance(error, InputError):
+        return str(error), 2
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped; the same command again goes on from here", 130
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"disk full: {error.filename or 'a file'} could not be written; nothing half written is left", 1
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename else str(error), 1
+    reason = " ".join(str(error).split()) or "no reason given"
+    return f"unexpected {type(error).__name__}: {reason} (--debug shows where)", 1

@@ -4,44 +4,41 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import time
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from omegaconf import OmegaConf
-from pytorch_lightning import Trainer
+from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from mtbert.board import Board
-from mtbert.callbacks import EmbeddingCache, Progress, Recorder
-from mtbert.checkpoints import SafetensorsIO, load_weights, read_checkpoint
+from mtbert.callbacks import EmbeddingCache, Recorder
+from mtbert.checkpoints import SafetensorsIO, load_weights
 from mtbert.config import Config
 from mtbert.data.datamodule import MixedDataModule
-from mtbert.errors import InputError
+from mtbert.errors import InputError, explain
 from mtbert.model.pretrained import load_encoder
 from mtbert.module import MultitaskModule, build_module
 from mtbert.outputs import write_outputs
 from mtbert.paths import atomic_write
 from mtbert.plan import Phase, Plan, make_plan
+from mtbert.progress import Progress
 from mtbert.provenance import provenance
-from mtbert.results.record import RESULT_FILE, Epoch, FailedRun, RunRecord, best_of
+from mtbert.results.record import FAILED_FILE, Epoch, RunRecord, best_of
+from mtbert.rundir import claimed, finished, record_alias, record_failure
 from mtbert.runtime import find_runtime
 
-logger = logging.getLogger(__name__)
 
-
-def run(config: Config, overrides: Sequence[str] = (), label: str = "") -> RunRecord:
+def run(config: Config, overrides: Sequence[str] = ()) -> RunRecord:
     """Train as ``config`` says, unless it is done already; an interrupted run goes on where it stopped.
 
     Args:
         overrides: how the config came about, for the record.
-        label: what progress lines open with; default: the run's name and seed.
 
     Returns:
         The record that stands in the run directory's ``result.json``.
@@ -52,88 +49,51 @@ def run(config: Config, overrides: Sequence[str] = (), label: str = "") -> RunRe
     plan = make_plan(config, find_runtime(config.trainer))
     with claimed(plan):
         if (done := finished(plan)) is not None:
-            print(f"{done.directory}: done already")
-            return done
+            print(f"{done.directory}: done already", file=sys.stderr)
+            return record_alias(plan, done)
         plan.directory.mkdir(parents=True, exist_ok=True)
-        (plan.directory / "failed.json").unlink(missing_ok=True)
+        (plan.directory / FAILED_FILE).unlink(missing_ok=True)
         try:
-            return _train(plan, overrides, label or f"{config.name} s{config.seed}")
+            with _log_file(plan.directory / "run.log"):
+                return _train(plan, overrides)
         except Exception as error:
-            reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-            failure = FailedRun(
-                config.name,
-                config.seed,
-                plan.hash,
-                reason,
-                _now(),
-                config.scale.name,
-                config.encoder.name,
-                config.recipe.name,
-            )
-            failure.write(plan.directory)
+            record_failure(plan, explain(error)[0])
             raise
 
 
-@contextmanager
-def claimed(plan: Plan) -> Iterator[None]:
-    """Hold the run, so that two studies on one directory do no work twice; a process that dies lets go."""
-    locks = Path(plan.config.runs_dir) / ".locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    with FileLock(locks / f"{plan.hash}.lock"):
-        yield
-
-
-def finished(plan: Plan) -> RunRecord | None:
-    """The record of this run if it was ever finished, under whatever experiment name."""
-    for path in sorted(Path(plan.config.runs_dir).glob(f"*-{plan.hash}/{RESULT_FILE}")):
-        try:
-            return RunRecord.from_file(path)
-        except InputError as error:
-            logger.warning("%s; the run is made again", error)
-    return None
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _train(plan: Plan, overrides: Sequence[str], label: str) -> RunRecord:
-    started, clock = _now(), time.perf_counter()
+def _train(plan: Plan, overrides: Sequence[str]) -> RunRecord:
     config, directory = plan.config, plan.directory
     torch.set_num_threads(plan.runtime.threads)
     with atomic_write(directory / "config.yaml") as temporary:
         OmegaConf.save(OmegaConf.structured(config), temporary)
+    recorder = Recorder(directory / "checkpoints")
     data = MixedDataModule.from_plan(plan)
     data.setup()
     module = build_module(config, load_encoder(config.encoder))
-    recorder = Recorder(directory / "checkpoints")
-    fit(plan, data, module, recorder, label)
+    fit(plan, data, module, recorder, [Progress(recorder, plan), Board(plan, recorder)])
     load_weights(module, recorder.best)
     write_outputs(plan, data, module, recorder)
-    record = make_record(plan, data, recorder, overrides, started, time.perf_counter() - clock)
+    record = make_record(plan, data, recorder, overrides)
     record.write(directory)
     _tidy(recorder, config.keep)
-    return record
+    return dataclasses.replace(record, directory=directory)
 
 
-def fit(plan: Plan, data: MixedDataModule, module: MultitaskModule, recorder: Recorder, label: str) -> None:
-    """Train all phases, from the last checkpoint on where there is one."""
-    first = 0
-    if recorder.last.is_file():
-        state = read_checkpoint(recorder.last)["callbacks"]["Recorder"]
-        first = state["phase_index"]
-    progress = Progress(label, sum(phase.epochs for phase in plan.phases), recorder)
-    board = Board(plan, recorder)
+def fit(
+    plan: Plan, data: MixedDataModule, module: MultitaskModule, recorder: Recorder, callbacks: Sequence[Callback]
+) -> None:
+    """Train all phases, one ``Trainer.fit`` each, from the last checkpoint on where there is one."""
+    first = recorder.resume()
     for index, phase in enumerate(plan.phases[first:], start=first):
-        resume = recorder.last if index == first and recorder.last.is_file() else None
-        if resume is None and phase.start_from == "best" and recorder.best.is_file():
+        checkpoint = recorder.last if index == first and recorder.last.is_file() else None
+        if checkpoint is None and phase.start_from == "best" and recorder.best.is_file():
             load_weights(module, recorder.best)
         recorder.begin(index, phase)
         data.begin(phase)
         module.begin(phase)
-        trainer = build_trainer(plan, phase, [EmbeddingCache(), recorder, progress, board])
         with _quiet():
-            trainer.fit(module, datamodule=data, ckpt_path=resume)
+            trainer = build_trainer(plan, phase, [EmbeddingCache(), recorder, *callbacks])
+            trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
         if trainer.interrupted:
             raise KeyboardInterrupt
 
@@ -179,28 +139,39 @@ def _wandb(config: Config, directory: Path) -> Logger:
         raise InputError('config: loggers has wandb, which is not installed; pip install "mtbert[wandb]"') from None
 
 
-def make_record(
-    plan: Plan, data: MixedDataModule, recorder: Recorder, overrides: Sequence[str], started: str, seconds: float
-) -> RunRecord:
+def make_record(plan: Plan, data: MixedDataModule, recorder: Recorder, overrides: Sequence[str]) -> RunRecord:
     """Everything about a finished run."""
-    epochs = [Epoch(**epoch) for epoch in recorder.epochs]
     return RunRecord.from_json(
         {
             **provenance(plan, overrides),
-            "started": started,
-            "seconds": round(seconds, 1),
+            "started": recorder.started,
+            "seconds": round(recorder.seconds, 1),
             "rows": data.report,
             "epochs": recorder.epochs,
-            "best": dataclasses.asdict(best_of(epochs)),
+            "best": dataclasses.asdict(best_of([Epoch(**epoch) for epoch in recorder.epochs])),
         },
         plan.directory,
     )
 
 
 @contextmanager
+def _log_file(path: Path) -> Iterator[None]:
+    """Keep what is logged meanwhile in a file too; a continued run appends."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    logging.getLogger("mtbert").addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger("mtbert").removeHandler(handler)
+        handler.close()
+
+
+@contextmanager
 def _quiet() -> Iterator[None]:
     """Keep Lightning's advice about workers and intervals from a reader who asked for a table."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for name in ("pytorch_lightning", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     with warnings.catch_warnings():
         for message in (
             ".*does not have many workers.*",
