@@ -20,7 +20,9 @@ from mtbert.config import Config, register, typed
 from mtbert.errors import InputError, nearest
 from mtbert.paths import conf_dir
 
-CONFIG_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
+# An override of something null, or of a key below it, ends in one of OmegaConf's internal errors.
+UNDER_NULL = re.compile("Unexpected type for root: NoneType|'NoneType' object has no attribute")
+CONFIG_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, AssertionError, AttributeError)
 
 
 def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> Config:
@@ -61,12 +63,16 @@ def explained(error: Exception) -> InputError:
         return InputError(f"override '{error.override}' cannot be read; expected key=value")
     if isinstance(error, yaml.YAMLError):
         return InputError(f"config: not YAML: {' '.join(text.split())}")
+    if UNDER_NULL.search(text):
+        return InputError("an override sets a phase that is null; put one there first: +phase@phases.extra=inherit")
+    if isinstance(error, AssertionError | AttributeError):
+        raise error
     details = f"{text}\n{error.__cause__ or ''}"
     where = _where(text)
     key = re.search(r"full_key: (\S+)", details)
     if key and re.search(r"Key '.*' (is )?not in", details):
         return InputError(f"{where}: no key '{key[1]}'{_nearest_key(key[1], details)}")
-    reason = str(error.__cause__ or error).splitlines()[0]
+    reason = next(line for line in str(error.__cause__ or error).splitlines() if "while composing" not in line)
     return InputError(f"{where}: {reason}" + (f" (key {key[1]})" if key and key[1] not in reason else ""))
 
 

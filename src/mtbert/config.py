@@ -196,6 +196,7 @@ def typed(composed: DictConfig) -> Config:
     Raises:
         InputError: a value is missing, of the wrong type, or at odds with another; the line names the key.
     """
+    _only_known_keys(composed)
     try:
         config = OmegaConf.to_object(composed)
     except OmegaConfBaseException as error:
@@ -203,6 +204,17 @@ def typed(composed: DictConfig) -> Config:
     assert isinstance(config, Config)
     check(config)
     return config
+
+
+def _only_known_keys(node: DictConfig, prefix: str = "") -> None:
+    """Refuse keys that the schema lacks: an override like ``+key=value`` adds one to a typed node unasked."""
+    kind = OmegaConf.get_type(node)
+    known = [f.name for f in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else None
+    for key in node:
+        if known is not None and key not in known:
+            raise InputError(f"config: no key '{prefix}{key}'{nearest(str(key), known)}")
+        if isinstance(value := node._get_node(key), DictConfig) and not value._is_none():
+            _only_known_keys(value, f"{prefix}{key}.")
 
 
 def check(config: Config) -> None:

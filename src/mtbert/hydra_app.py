@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from mtbert.compose import CONFIG_ERRORS, explained
@@ -23,19 +24,31 @@ def main(arguments: Sequence[str]) -> int:
     """
     register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us instead of to Hydra's own printer
-    sys.argv = ["mtbert train", *arguments]
+    flags = [argument for argument in arguments if argument in ("-m", "--multirun")]  # anywhere on the line
+    sys.argv = ["mtbert train", *flags, *(argument for argument in arguments if argument not in flags)]
     try:
         _application()
     except CONFIG_ERRORS as error:
         raise explained(error) from error
+    if _failures:
+        raise _failures.pop()
     return 0
+
+
+_failures: list[Exception] = []
 
 
 def train(composed: DictConfig) -> None:
     """One run, in this process; what launchers call."""
     from mtbert.train import run
 
-    run(typed(composed), HydraConfig.get().overrides.task)
+    job = HydraConfig.get()
+    try:
+        run(typed(composed), job.overrides.task)
+    except Exception as error:
+        if job.mode == RunMode.MULTIRUN:  # for its launcher to see
+            raise
+        _failures.append(error)  # Hydra would print a line of its own about it
 
 
 _application = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(train)

@@ -13,7 +13,7 @@ from mtbert.config import Config, DatasetConfig, PhaseConfig, present_phases
 from mtbert.data.sample import sample_folder
 from mtbert.errors import InputError, nearest
 from mtbert.model.pretrained import resolve
-from mtbert.paths import sha256
+from mtbert.model.sources import cached_sha256
 from mtbert.results.record import RESULTS_VERSION
 from mtbert.runtime import Runtime
 
@@ -114,7 +114,7 @@ def _phase(config: Config, name: str, phase: PhaseConfig) -> Phase:
 
 def _checksums(folder: Path, dataset: DatasetConfig) -> dict[str, list[str]]:
     return {
-        split: [sha256(_existing(folder / name)) for name in names]
+        split: [cached_sha256(_existing(folder / name)) for name in names]
         for split, names in dataset.files.items()
         if split != "test"  # test files change no number of the run
     }
