@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,42 +17,50 @@ class UncorrectedEpsilonAdamW(torch.optim.AdamW):
 
     The update is ``lr * sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + eps)``: eps is added to the second moment before
     its bias correction. torch's AdamW adds it after, so with ``eps / sqrt(1 - b2^t)`` in its place torch's own (fused)
-    step gives exactly this update. All parameters of a group have to have been stepped equally often.
+    step gives exactly this update. ``t`` counts the steps in which a parameter had a gradient; all parameters of a
+    group have to have been stepped equally often.
     """
 
-    def __init__(self, params: Iterable[dict[str, object]], *, eps: float, **options: object) -> None:
-        super().__init__(params, eps=eps, **options)  # type: ignore[arg-type]
+    def __init__(self, params: Iterable[dict[str, Any]], *, eps: float, **options: Any) -> None:
+        super().__init__(params, eps=eps, **options)
         self.base_eps = eps
 
-    def step(self, closure=None):  # type: ignore[no-untyped-def]
-        if closure is not None:  # Lightning runs the backward pass in the closure; it has to come before t is read
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
+        loss = None
+        if closure is not None:  # the backward pass runs in it: only afterwards is it known what has a gradient
             with torch.enable_grad():
-                closure_loss = closure()
+                loss = closure()
         for group in self.param_groups:
-            steps = [self._steps_taken(p) for p in group["params"] if p.grad is not None]
-            if steps:
-                group["eps"] = self.base_eps / math.sqrt(1 - group["betas"][1] ** (steps[0] + 1))
+            stepped = next((p for p in group["params"] if p.grad is not None), None)
+            if stepped is not None:
+                group["eps"] = self.base_eps / math.sqrt(1 - group["betas"][1] ** (self._steps_taken(stepped) + 1))
         super().step()
-        return closure_loss if closure is not None else None
+        return loss
 
     def _steps_taken(self, parameter: Tensor) -> int:
         return int(self.state[parameter]["step"]) if self.state[parameter] else 0
 
 
-def parameter_groups(module: nn.Module) -> list[dict[str, object]]:
-    """One group for the encoder and one for each linear of the heads, each trainable parameter in exactly one.
+def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
+    """Groups of trainable parameters that always have a gradient together, each parameter in exactly one.
 
-    Tasks that take no part in a step give their heads no gradient, so step counts differ between the groups.
+    The encoder is one group; of the heads every layer is one, since the heads of tasks that take no part in a step
+    get no gradient, while a layer that heads share gets one from either.
     """
-    groups: list[list[nn.Parameter]] = []
-    seen: set[int] = set()
-    heads = module.get_submodule("heads")
-    for part in (module.get_submodule("encoder"), *(m for m in heads.modules() if isinstance(m, nn.Linear)), module):
-        fresh = [p for p in part.parameters() if p.requires_grad and id(p) not in seen]
-        seen.update(id(p) for p in fresh)
+    groups, seen = [], set()
+    for part in _parts(module):
+        fresh = [p for p in part if p.requires_grad and p not in seen]
+        seen.update(fresh)
         if fresh:
-            groups.append(fresh)
-    return [{"params": parameters} for parameters in groups]
+            groups.append({"params": fresh})
+    return groups
+
+
+def _parts(module: nn.Module) -> Iterator[Iterable[nn.Parameter]]:
+    yield module.get_submodule("encoder").parameters()
+    for layer in module.get_submodule("heads").modules():
+        yield layer.parameters(recurse=False)
+    yield module.parameters()
 
 
 def build_optimizer(

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mtbert.losses import CLASSIFICATION, REGRESSION, bce, cross_entropy, l1, mse
+
+ROWS = torch.Generator().manual_seed(1)
+LOGITS = 3 * torch.randn(200, generator=ROWS)
+LABELS = 5 * torch.rand(200, generator=ROWS)
+
+
+def test_by_hand() -> None:
+    logits, labels = torch.tensor([0.0, math.log(3)]), torch.tensor([4.0, 0.0])  # sigmoids 1/2 and 3/4
+    assert l1(logits, labels, 5.0).tolist() == pytest.approx([1.5, 3.75])
+    assert mse(logits, labels, 5.0).tolist() == pytest.approx([2.25, 14.0625])
+    # targets 0.8 and 0: -0.8 ln(1/2) - 0.2 ln(1/2) and -ln(1/4)
+    assert bce(logits, labels, 5.0).tolist() == pytest.approx([math.log(2), math.log(4)])
+    classes = torch.tensor([[0.0] * 5, [math.log(4), 0.0, 0.0, 0.0, 0.0]])
+    assert cross_entropy(classes, torch.tensor([3.0, 0.0]), 4.0).tolist() == pytest.approx([math.log(5), math.log(2)])
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [
+        (l1, F.l1_loss(5 * LOGITS.sigmoid(), LABELS, reduction="none")),
+        (mse, F.mse_loss(5 * LOGITS.sigmoid(), LABELS, reduction="none")),
+        (bce, F.binary_cross_entropy(LOGITS.sigmoid(), LABELS / 5, reduction="none")),
+    ],
+)
+def test_as_torch_has_them(loss: object, expected: Tensor) -> None:
+    assert callable(loss)
+    torch.testing.assert_close(loss(LOGITS, LABELS, 5.0), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_cross_entropy_takes_class_numbers_as_floats() -> None:
+    logits, labels = torch.randn(50, 5, generator=ROWS), torch.arange(50) % 5
+    expected = F.cross_entropy(logits, labels, reduction="none")
+    torch.testing.assert_close(cross_entropy(logits, labels.float(), 4.0), expected)
+
+
+def test_l1_pulls_towards_the_label_by_the_slope_of_the_sigmoid() -> None:
+    logits = torch.tensor([0.0, 0.0], requires_grad=True)
+    l1(logits, torch.tensor([5.0, 0.0]), 5.0).sum().backward()
+    assert logits.grad is not None
+    assert logits.grad.tolist() == [-1.25, 1.25]  # 5 * 1/4, minus where the label is above
+
+
+@pytest.mark.parametrize(("name", "loss"), [*CLASSIFICATION.items(), *REGRESSION.items()])
+def test_half_precision_logits_give_float32_losses_one_a_row(name: str, loss: object) -> None:
+    assert callable(loss)
+    shape = (7, 5) if name in CLASSIFICATION else (7,)
+    logits = torch.full(shape, 30.0, dtype=torch.bfloat16)  # where a half-precision sigmoid is 1
+    values = loss(logits, torch.ones(7), 4.0)
+    assert values.dtype == torch.float32
+    assert values.shape == (7,)
+    assert torch.isfinite(values).all()
