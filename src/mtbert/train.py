@@ -14,14 +14,15 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+from pytorch_lightning.loggers import Logger
 
 from mtbert.board import Board
 from mtbert.callbacks import EmbeddingCache, Recorder
 from mtbert.checkpoints import SafetensorsIO, load_weights
 from mtbert.config import Config
 from mtbert.data.datamodule import MixedDataModule
-from mtbert.errors import InputError, explain
+from mtbert.errors import explain
+from mtbert.loggers import build_loggers
 from mtbert.model.pretrained import load_encoder
 from mtbert.module import MultitaskModule, build_module
 from mtbert.outputs import write_outputs
@@ -84,6 +85,7 @@ def fit(
 ) -> None:
     """Train all phases, one ``Trainer.fit`` each, from the last checkpoint on where there is one."""
     first = recorder.resume()
+    loggers = build_loggers(plan, recorder.epochs[-1]["step"] if recorder.epochs else 0)
     for index, phase in enumerate(plan.phases[first:], start=first):
         checkpoint = recorder.last if index == first and recorder.last.is_file() else None
         if checkpoint is None and phase.start_from == "best" and recorder.best.is_file():
@@ -92,13 +94,13 @@ def fit(
         data.begin(phase)
         module.begin(phase)
         with _quiet():
-            trainer = build_trainer(plan, phase, [EmbeddingCache(), recorder, *callbacks])
+            trainer = build_trainer(plan, phase, loggers, [EmbeddingCache(), recorder, *callbacks])
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
         if trainer.interrupted:
             raise KeyboardInterrupt
 
 
-def build_trainer(plan: Plan, phase: Phase, callbacks: list[Any]) -> Trainer:
+def build_trainer(plan: Plan, phase: Phase, loggers: list[Logger], callbacks: list[Any]) -> Trainer:
     """A Lightning trainer for one phase."""
     return Trainer(
         accelerator=plan.runtime.accelerator,
@@ -106,7 +108,7 @@ def build_trainer(plan: Plan, phase: Phase, callbacks: list[Any]) -> Trainer:
         precision=plan.runtime.precision,  # type: ignore[arg-type]
         max_epochs=phase.epochs,
         callbacks=callbacks,
-        logger=build_loggers(plan.config, plan.directory),
+        logger=loggers,
         plugins=[SafetensorsIO()],
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -115,28 +117,6 @@ def build_trainer(plan: Plan, phase: Phase, callbacks: list[Any]) -> Trainer:
         reload_dataloaders_every_n_epochs=1,
         log_every_n_steps=plan.config.trainer.log_every_n_steps,
     )
-
-
-def build_loggers(config: Config, directory: Path) -> list[Logger]:
-    """The loggers that the config names, all writing into the run's directory."""
-    loggers: list[Logger] = []
-    for name in config.loggers:
-        if name == "tensorboard":
-            loggers.append(TensorBoardLogger(directory, name="", version="tensorboard", default_hp_metric=False))
-        elif name == "csv":
-            loggers.append(CSVLogger(directory, name="", version="csv"))
-        else:
-            loggers.append(_wandb(config, directory))
-    return loggers
-
-
-def _wandb(config: Config, directory: Path) -> Logger:
-    from pytorch_lightning.loggers import WandbLogger
-
-    try:
-        return WandbLogger(project="mtbert", name=directory.name, save_dir=directory)
-    except ModuleNotFoundError:
-        raise InputError('config: loggers has wandb, which is not installed; pip install "mtbert[wandb]"') from None
 
 
 def make_record(plan: Plan, data: MixedDataModule, recorder: Recorder, overrides: Sequence[str]) -> RunRecord:
