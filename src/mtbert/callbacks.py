@@ -98,10 +98,10 @@ class Recorder(Callback):
         self.epochs.append(
             {
                 "phase": self.phase_name,
-                "epoch": trainer.current_epoch,  # already counted: from 1
+                "epoch": trainer.current_epoch + 1,
                 "step": self.steps_before + trainer.global_step,
                 "seconds": round(time.perf_counter() - self._epoch_clock, 3),
-                "metrics": {name: None if math.isnan(value) else value for name, value in metrics.items()},
+                "metrics": {name: None if math.isnan(value) else round(value, 7) for name, value in metrics.items()},
             }
         )
         for split, task in pl_module.evaluation.parts:

@@ -95,9 +95,10 @@ def fit(
         module.begin(phase)
         with _quiet():
             trainer = build_trainer(plan, phase, loggers, [EmbeddingCache(), recorder, *callbacks])
-            trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
-        if trainer.interrupted:
-            raise KeyboardInterrupt
+            try:
+                trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
+            except SystemExit:  # what Lightning makes of Ctrl-C
+                raise KeyboardInterrupt from None
 
 
 def build_trainer(plan: Plan, phase: Phase, loggers: list[Logger], callbacks: list[Any]) -> Trainer:

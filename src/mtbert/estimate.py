@@ -1,0 +1,65 @@
+"""How long runs should take, from their tokens and this machine's speed; nothing is trained for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from mtbert.data.datamodule import MixedDataModule
+from mtbert.model.sources import read_json, resolve
+from mtbert.plan import Phase, Plan
+
+STARTUP = 8.0  # seconds from a process's start to its first step, and from its last to its end
+EFFICIENCY = 0.5  # of the speed of large matrix products, what training and evaluation reach
+
+
+def estimate_seconds(plans: Sequence[Plan]) -> float:
+    """Seconds for all runs, one after another; right to within a factor of about 1.5."""
+    speed = EFFICIENCY * matmul_speed(plans[0])
+    return sum(STARTUP + operations(plan) / speed for plan in plans)
+
+
+def operations(plan: Plan) -> float:
+    """Floating point operations of a run: 6 for each encoder weight and token trained, 2 for each evaluated."""
+    data = MixedDataModule.from_plan(plan)
+    data.setup()
+    parameters = encoder_parameters(plan)
+    dev = sum(int(table.num_tokens().sum()) for (split, _), table in data.tables.items() if split == "dev")
+    trained = sum(_trained_tokens(data, phase) for phase in plan.phases)
+    evaluated = sum(dev * (1 if phase.cached else phase.epochs) for phase in plan.phases)
+    return parameters * (6.0 * trained + 2.0 * evaluated)
+
+
+def _trained_tokens(data: MixedDataModule, phase: Phase) -> float:
+    """Tokens that the encoder sees in training; a fixed one without dropout sees every row once, forward only."""
+    data.begin(phase)
+    tokens = {task: data.tables["train", task].num_tokens() for task in data.tasks}
+    if phase.cached:
+        return sum(float(each.sum()) for each in tokens.values()) / 3
+    steps = data.steps(0)
+    drawn = sum(int(tokens[draw.task][np.concatenate(draw.batches)].sum()) for step in steps for draw in step)
+    return float(drawn * phase.epochs)
+
+
+def encoder_parameters(plan: Plan) -> float:
+    """Weights in the encoder's matrix products."""
+    config = read_json(resolve(plan.config.encoder).config)
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    return float(config["num_hidden_layers"] * (4 * hidden * hidden + 2 * hidden * inner))
+
+
+def matmul_speed(plan: Plan, size: int = 768, seconds: float = 0.3) -> float:
+    """Floating point operations a second of matrix products in the run's precision, with its threads."""
+    device = torch.device(plan.runtime.accelerator)
+    dtype = torch.bfloat16 if plan.runtime.precision == "bf16-mixed" else torch.float32
+    torch.set_num_threads(plan.runtime.threads)
+    a = torch.randn(size, size, device=device, dtype=dtype)
+    (a @ a).sum().item()  # warm
+    started, count = time.perf_counter(), 0
+    while time.perf_counter() - started < seconds:
+        (a @ a)[0, 0].item()
+        count += 1
+    return 2.0 * size**3 * count / (time.perf_counter() - started)

@@ -1,0 +1,138 @@
+"""``mtbert reproduce``: the paper's experiments as one study, then their table."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mtbert.compose import compose
+from mtbert.config import Config
+from mtbert.errors import InputError
+from mtbert.results.paper import paper_rows
+from mtbert.terminal import clock
+
+if TYPE_CHECKING:
+    from mtbert.plan import Plan
+
+SCALES = ("sample", "quick", "paper")
+PAPER_SEED = 11711
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``mtbert reproduce``."""
+    add = parser.add_argument
+    add("--scale", choices=SCALES, help="paper: all of it; quick: cut to half an hour; sample: embedded rows")
+    add("--seeds", default=str(PAPER_SEED), help="one or several, e.g. 0,1,2 (default: the paper's, %(default)s)")
+    add("--experiments", help="which, e.g. 00_baseline,final (default: the paper's thirteen rows and final)")
+    add("--jobs", type=int, default=1, help="runs at a time (default: 1)")
+    add("overrides", nargs="*", help="Hydra overrides for every run, e.g. encoder=minilm-l6")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Pick a scale, say what will be done and how long it takes, make what is missing, print the table.
+
+    Raises:
+        InputError: a name or value that is not known; or some runs failed (after the table).
+    """
+    experiments = _experiments(args.experiments)
+    seeds = [_seed(text) for text in args.seeds.split(",")]
+    scale, why = (args.scale, "asked for") if args.scale else pick_scale()
+    print(f"scale: {scale} ({why})", file=sys.stderr)
+    shared = [f"scale={scale}", *args.overrides]
+    plans = [_plan(["experiment=" + name, f"seed={seed}", *shared]) for seed in seeds for name in experiments]
+    _announce(plans, args.jobs)
+    study = ["-m", f"experiment={','.join(experiments)}", f"seed={','.join(map(str, seeds))}", *shared]
+    print(f"study: mtbert train {shlex.join(study)}", file=sys.stderr, flush=True)
+    failure = _run(study, args.jobs)
+    _print_table([plan.directory for plan in plans if plan.directory.is_dir()])
+    if failure:
+        raise failure
+    return 0
+
+
+def pick_scale() -> tuple[str, str]:
+    """The scale that suits this machine, and why."""
+    import torch
+
+    config = compose(["scale=quick"])
+    folder = Path(config.data.folder or "data")
+    wanted = [
+        name for dataset in config.datasets.values() for split in ("train", "dev") for name in dataset.files[split]
+    ]
+    missing = [name for name in wanted if not (folder / name).is_file()]
+    if missing:
+        where = "$MTBERT_DATA" if os.environ.get("MTBERT_DATA") else "./data, and MTBERT_DATA is not set"
+        return "sample", f"no real rows: {missing[0]} is not in {where}; `make data` downloads them"
+    if torch.cuda.is_available():
+        return "paper", f"real rows and {torch.cuda.get_device_name()} found"
+    return "quick", "real rows found, no CUDA GPU"
+
+
+def _experiments(text: str | None) -> list[str]:
+    known = list(dict.fromkeys(row.experiment for row in paper_rows()))
+    if text is None:
+        return known
+    chosen = [name.strip() for name in text.split(",") if name.strip()]
+    by_number = {name.partition("_")[0].lstrip("0") or "0": name for name in known if name[0].isdigit()}
+    chosen = [by_number.get(name, name) for name in chosen]
+    if not chosen:
+        raise InputError(f"--experiments is empty; expected some of {', '.join(known)}")
+    return list(dict.fromkeys(chosen))
+
+
+def _seed(text: str) -> int:
+    if not text.strip().isdigit():
+        raise InputError(f"--seeds: '{text}' is no seed; expected whole numbers with commas between, e.g. 0,1,2")
+    return int(text)
+
+
+def _plan(overrides: Sequence[str]) -> Plan:
+    from mtbert.plan import make_plan
+    from mtbert.runtime import find_runtime
+
+    config: Config = compose(overrides)
+    return make_plan(config, find_runtime(config.trainer))
+
+
+def _announce(plans: Sequence[Plan], jobs: int) -> None:
+    """One line: what machine, how many runs are left, how long they should take."""
+    from mtbert.estimate import estimate_seconds
+    from mtbert.rundir import finished
+
+    missing = list({plan.hash: plan for plan in plans if finished(plan) is None}.values())
+    if not missing:
+        return
+    first = missing[0]
+    what = f"{first.config.encoder.name} in {first.runtime.precision} on {first.runtime.device}"
+    logging.getLogger("mtbert.data").setLevel(logging.ERROR)  # each run will say which rows it drops
+    seconds = estimate_seconds(missing)
+    about = f"about {clock(seconds)} (h:mm:ss)" if seconds >= 3600 else f"about {clock(seconds)} (m:ss)"
+    together = f", {jobs} at a time" if jobs > 1 else ""
+    print(f"expected: {about} for {len(missing)} runs of {what}{together}", file=sys.stderr, flush=True)
+
+
+def _run(study: Sequence[str], jobs: int) -> InputError | None:
+    from mtbert import hydra_app
+    from mtbert.study import StudyFailed
+
+    try:
+        hydra_app.main([*study, f"hydra.launcher.jobs={jobs}"])
+    except StudyFailed as error:
+        return error
+    return None
+
+
+def _print_table(directories: Sequence[Path]) -> None:
+    from mtbert.results.table import add_arguments, main
+
+    if not directories:
+        return
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    main(parser.parse_args(["--runs", *map(str, directories)]))

@@ -1,0 +1,79 @@
+"""What may be said in a config, and what a person reads who mistypes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mtbert.compose import compose
+from mtbert.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("epohcs=3", "no key 'epohcs'; did you mean 'epochs'?"),
+        ("+epohcs=3", "no key 'epohcs'; did you mean 'epochs'?"),
+        ("+heads.dropuot=0.1", "no key 'heads.dropuot'; did you mean 'dropout'?"),
+        ("heads.share_layer=true", "did you mean 'share_layers'?"),
+        ("tasks.stss.loss=mse", "no key 'tasks.stss'; did you mean 'sts'?"),
+        ("tasks.sts.los=mse", "did you mean 'loss'?"),
+        ("recipe.integer_label=true", "did you mean 'integer_labels'?"),
+        ("experiment=03_share_layer", "no experiment '03_share_layer'; did you mean '03_share_layers'?"),
+        ("scale=quik", "no scale 'quik'; did you mean 'quick'?"),
+        ("encoder=minilm", "no encoder 'minilm'; did you mean 'minilm-l6'?"),
+        ("recipe=asrun", "did you mean 'as_run'?"),
+        ("epochs=ten", "override 'epochs=ten'"),
+        ("epochs=-1", "epochs=-1; expected a number above 0"),
+        ("epochs", "override 'epochs' cannot be read; expected key=value"),
+        ("heads.dropout=2", "heads.dropout=2.0 is not a dropout rate; expected 0 <= rate < 1"),
+        ("keep=al", "keep=al is not known; did you mean 'all'?"),
+        ("trainer.precision=bf16-mix", "trainer.precision=bf16-mix is not known; did you mean 'bf16-mixed'?"),
+        ("loggers=[tensorbord]", "did you mean 'tensorboard'?"),
+        ("encoder=folder", "encoder.source"),
+        ("phases.extra.epochs=2", "put one there first: +phase@phases.extra=inherit"),
+        ("phases.main=null", "phases has none that is not null"),
+        ("datasets.sst.task=sstt", "datasets.sst.task=sstt is not known; did you mean 'sst'?"),
+        ("~datasets.sts", "task 'sts' has no dataset"),
+    ],
+)
+def test_a_mistake_is_one_line_with_the_place_and_the_nearest_name(override: str, expected: str) -> None:
+    with pytest.raises(InputError) as error:
+        compose([override])
+    assert expected in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("epochss: 3", "config file experiment/own.yaml: no key 'epochss'; did you mean 'epochs'?"),
+        ("heads: {share_layer: true}", "experiment/own.yaml: no key 'heads.share_layer'; did you mean 'share_layers'?"),
+        ("phases: {extr: {epochs: 2}}", "no key 'phases.extr'; did you mean 'extra'?"),
+        ("epochs: many", "config file experiment/own.yaml: Value 'many' of type 'str' could not be converted to Integer"),
+        ("heads: {share_layers: [", "not YAML"),
+    ],
+)
+def test_a_mistake_in_an_experiment_of_ones_own_names_the_file(tmp_path: Path, text: str, expected: str) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "own.yaml").write_text(f"# @package _global_\n{text}\n")
+    with pytest.raises(InputError) as error:
+        compose(["experiment=own"], config_dir=tmp_path)
+    assert expected in str(error.value)
+
+
+def test_an_experiment_of_ones_own_is_found_beside_the_shipped_ones(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "own.yaml").write_text(
+        "# @package _global_\ndefaults: [12_frozen_encoder]\nlr: 3.0e-5\nphases: {extra: {epochs: 4}}\n"
+    )
+    config = compose(["experiment=own"], config_dir=tmp_path)
+    assert (config.name, config.lr) == ("own", 3e-5)
+    assert config.phases.extra is not None
+    assert (config.phases.extra.epochs, config.phases.extra.freeze) == (4, ["encoder"])
+
+
+def test_the_command_line_wins_over_what_a_scale_picks() -> None:
+    config = compose(["scale=quick", "encoder=tiny", "data=sample"])
+    assert (config.scale.name, config.encoder.name, config.data.name) == ("quick", "tiny", "sample")

@@ -1,0 +1,85 @@
+"""The shipped experiments: each one composes at every scale, and no two are the same run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mtbert.compose import compose
+from mtbert.paths import conf_dir
+from mtbert.plan import Plan, make_plan, max_rows, row_factor
+from mtbert.results.paper import paper_rows
+from mtbert.runtime import Runtime
+
+EXPERIMENTS = list(dict.fromkeys(row.experiment for row in paper_rows()))
+RUNTIME = Runtime("cpu", "32-true", 2, "a machine")
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    """A folder with the names of all data files; planning reads no rows."""
+    for dataset in compose(["experiment=final"]).datasets.values():
+        for name in (name for names in dataset.files.values() for name in names):
+            (tmp_path / name).write_text(name)
+    return tmp_path
+
+
+def plan(experiment: str, scale: str, rows: Path, *overrides: str) -> Plan:
+    # The paper's encoder cannot be had everywhere; which one it is makes no difference between experiments.
+    fixed = ("encoder=tiny", "data=cs224n", f"data.folder={rows}")
+    return make_plan(compose([f"experiment={experiment}", f"scale={scale}", *fixed, *overrides]), RUNTIME)
+
+
+@pytest.mark.parametrize("scale", ["sample", "quick", "paper"])
+def test_thirteen_rows_and_final_are_distinct_runs(scale: str, rows: Path) -> None:
+    assert len(EXPERIMENTS) == 14
+    hashes = {name: plan(name, scale, rows).hash for name in EXPERIMENTS}
+    assert len(set(hashes.values())) == 14, hashes
+
+
+@pytest.mark.parametrize("scale", ["sample", "quick", "paper"])
+def test_scales_multiply_what_the_experiment_says(scale: str, rows: Path) -> None:
+    baseline, longer = plan("00_baseline", scale, rows), plan("01_20_epochs", scale, rows)
+    assert longer.phases[0].epochs == 2 * baseline.phases[0].epochs
+    further = plan("12_frozen_encoder", scale, rows).phases[1]
+    assert further.epochs % 3 == 0  # every task is trained equally often
+    assert further.cached
+    final = plan("final", scale, rows)
+    assert final.phases[0].epochs == longer.phases[0].epochs
+    assert final.phases[1].lr == pytest.approx(further.lr / 10)
+
+
+def test_paper_scale_is_the_paper(rows: Path) -> None:
+    config = compose(["experiment=00_baseline", "scale=paper"])
+    assert config.encoder.source == "hub:bert-base-uncased"
+    assert all(row_factor(config.scale.train_rows, name) == 1 for name in config.datasets)
+    main = plan("00_baseline", "paper", rows).phases[0]
+    assert (main.epochs, main.batch_size, main.lr) == (10, 32, 1e-5)
+    assert max_rows(compose(["experiment=04_cut_para", "scale=paper"])) == {"para": 8000}
+    final = plan("final", "paper", rows)
+    assert [(phase.epochs, phase.batch_size, phase.lr) for phase in final.phases] == [(20, 8, 1e-5), (9, 8, 1e-6)]
+
+
+def test_names_paths_and_loggers_are_not_part_of_a_runs_identity(rows: Path, tmp_path: Path) -> None:
+    first = plan("00_baseline", "quick", rows)
+    same = plan(
+        "00_baseline", "quick", rows, "name=other", f"runs_dir={tmp_path}", "loggers=[csv]", "keep=all", "trainer.num_workers=2"
+    )
+    assert same.hash == first.hash
+    for change in ("seed=1", "lr=2e-5", "trainer.eval_tokens=100", "recipe.loss_division=true", "train_metrics=off"):
+        assert plan("00_baseline", "quick", rows, change).hash != first.hash, change
+    (rows / "sts-train.csv").write_text("other rows")
+    assert plan("00_baseline", "quick", rows).hash != first.hash
+
+
+def test_what_spells_out_the_baseline_is_the_baseline(rows: Path) -> None:
+    spelt = plan("00_baseline", "quick", rows, "epochs=10", "heads.share_layers=false", "tasks.sts.loss=l1")
+    assert spelt.hash == plan("00_baseline", "quick", rows).hash
+
+
+def test_every_shipped_experiment_says_what_it_is() -> None:
+    for path in sorted((conf_dir() / "experiment").rglob("*.yaml")):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        assert lines[0] == "# @package _global_", path
+        assert lines[1].startswith("# "), path

@@ -1,0 +1,143 @@
+"""One run from start to end: what it leaves, and what happens when it is cut off, broken or made again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mtbert.callbacks import Recorder
+from mtbert.compose import compose
+from mtbert.config import Config
+from mtbert.errors import InputError
+from mtbert.module import MultitaskModule
+from mtbert.results.record import FAILED_FILE, RESULT_FILE, FailedRun, RunRecord
+from mtbert.train import run
+
+TINY = ("experiment=smoke/tiny", "trainer.max_steps=2", "trainer.threads=1", "loggers=[]", "test_predictions=false")
+
+
+def config(runs: Path, *overrides: str) -> Config:
+    return compose([*TINY, f"runs_dir={runs}", "keep=all", *overrides])
+
+
+def history(record: RunRecord) -> list[dict[str, Any]]:
+    return [{**vars_of(epoch), "seconds": None} for epoch in record.epochs]
+
+
+def vars_of(epoch: Any) -> dict[str, Any]:
+    return {name: getattr(epoch, name) for name in epoch.__slots__}
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
+    return run(config(tmp_path_factory.mktemp("unbroken")), TINY)
+
+
+def test_a_run_leaves_its_config_record_predictions_and_checkpoints(unbroken: RunRecord) -> None:
+    directory = unbroken.directory
+    assert directory.name == f"smoke.tiny-s11711-{unbroken.hash}"
+    assert RunRecord.from_file(directory / RESULT_FILE) == unbroken
+    assert (directory / "config.yaml").read_text().startswith("name: smoke/tiny\n")
+    phases = [(epoch.phase, epoch.epoch, epoch.step) for epoch in unbroken.epochs]
+    assert phases == [("main", 1, 2), ("main", 2, 4), ("extra", 1, 6), ("extra", 2, 8), ("extra", 3, 10)]
+    assert unbroken.rows["quora"]["train"].dropped == {"empty sentence2": 1, "empty is_duplicate": 1}
+    dev = pd.read_csv(directory / "predictions" / "dev-sts.csv", dtype={"id": str})
+    assert len(dev) == unbroken.rows["sts"]["dev"].used
+    assert {"best.safetensors", "last.safetensors"} <= {path.name for path in (directory / "checkpoints").iterdir()}
+
+
+def test_only_the_heads_change_where_the_encoder_is_fixed(unbroken: RunRecord, tmp_path: Path) -> None:
+    main_only = run(config(tmp_path, "phases.extra=null"), TINY)
+    before = load_file(main_only.directory / "checkpoints" / "best.safetensors")
+    after = load_file(unbroken.directory / "checkpoints" / "last.safetensors")
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[f"/state_dict/{name}"])}
+    assert changed == {"heads"}
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 4])
+def test_a_run_cut_off_goes_on_to_the_same_end(
+    unbroken: RunRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int
+) -> None:
+    training_step = MultitaskModule.training_step
+    steps = 0
+
+    def stopping(self: MultitaskModule, *arguments: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        if steps == 2 * stop_after + 2:  # in the middle of an epoch
+            raise KeyboardInterrupt
+        return training_step(self, *arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(MultitaskModule, "training_step", stopping)
+        run(config(tmp_path), TINY)
+    resumed = run(config(tmp_path), TINY)
+    assert history(resumed) == history(unbroken)
+    for name in ("best", "last"):
+        ours, theirs = (load_file(r.directory / "checkpoints" / f"{name}.safetensors") for r in (resumed, unbroken))
+        assert [key for key in theirs if not torch.equal(ours[key], theirs[key])] == []
+    for path in sorted((unbroken.directory / "predictions").iterdir()):
+        assert (resumed.directory / "predictions" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_finished_run_is_not_made_again_also_under_another_name(
+    unbroken: RunRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MultitaskModule, "training_step", None)
+    runs = unbroken.directory.parent
+    assert run(config(runs), TINY) == unbroken
+    alias = run(config(runs, "name=other"), TINY)
+    assert (alias.experiment, alias.same_as) == ("other", unbroken.directory.name)
+    assert RunRecord.from_file(alias.directory / RESULT_FILE).epochs == unbroken.epochs
+
+
+def test_a_failed_run_says_why_and_can_be_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Recorder, *_: object) -> None:
+        raise OSError(28, "No space left on device", "last.safetensors")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError):
+        patch.setattr(Recorder, "on_train_epoch_end", full)
+        run(config(tmp_path), TINY)
+    (path,) = tmp_path.glob(f"*/{FAILED_FILE}")
+    assert FailedRun.from_file(path).reason.startswith("disk full: last.safetensors could not be written")
+    assert not list(tmp_path.glob(f"*/{RESULT_FILE}"))
+    record = run(config(tmp_path), TINY)
+    assert (record.directory / RESULT_FILE).is_file()
+    assert not path.exists()
+
+
+def test_a_damaged_result_is_named_and_made_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first = run(config(tmp_path), TINY)
+    (first.directory / RESULT_FILE).write_text('{"results_version": 1, "exp')
+    second = run(config(tmp_path), TINY)
+    assert f"{first.directory / RESULT_FILE}: is not whole JSON" in caplog.text
+    assert history(second) == history(first)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    first = run(config(tmp_path), TINY)
+    (first.directory / RESULT_FILE).unlink()
+    last = first.directory / "checkpoints" / "last.safetensors"
+    last.write_bytes(last.read_bytes()[:1000])
+    with pytest.raises(InputError, match=r"last\.safetensors: not a readable checkpoint"):
+        run(config(tmp_path), TINY)
+
+
+@pytest.mark.parametrize(("keep", "left"), [("none", set()), ("best", {"best.safetensors"})])
+def test_what_is_kept_of_the_checkpoints(tmp_path: Path, keep: str, left: set[str]) -> None:
+    record = run(config(tmp_path, f"keep={keep}", "epochs=1", "phases.extra=null"), TINY)
+    assert {path.name for path in (record.directory / "checkpoints").glob("*")} == left
+
+
+def test_workers_and_cached_tokens_change_no_number(
+    unbroken: RunRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MTBERT_CACHE", str(tmp_path / "cache"))
+    again = run(config(tmp_path, "trainer.num_workers=1"), TINY)
+    assert again.hash == unbroken.hash
+    assert history(again) == history(unbroken)
