@@ -6,16 +6,18 @@ A schedule of one's own is a class with a ``steps`` method like those here, name
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
 
 from mtbert.errors import InputError, nearest
+from mtbert.tasks import import_path
 
 Batch = Int[np.ndarray, " rows"]
 
@@ -55,6 +57,7 @@ class TaskBatches:
         return [rows[i * self.batch_size : (i + 1) * self.batch_size] for i in range(len(self))]
 
 
+@runtime_checkable
 class Schedule(Protocol):
     def steps(self, epoch: int, tasks: Mapping[str, TaskBatches]) -> list[Step]:
         """The optimiser steps of an epoch (counted from 0 within its phase), in order."""
@@ -68,8 +71,9 @@ class Sequential:
     tasks: Sequence[str] | None = None  # which, in which order; None: all
 
     def steps(self, epoch: int, tasks: Mapping[str, TaskBatches]) -> list[Step]:
-        chosen = list(tasks) if self.tasks is None else list(self.tasks)
-        return [[Draw(task, [batch])] for task in chosen for batch in _known(task, tasks).shuffle()]
+        return [
+            [Draw(task, [batch])] for task in _chosen(self.tasks, "tasks", tasks) for batch in tasks[task].shuffle()
+        ]
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ class OneTaskPerEpoch:
     tasks: Sequence[str] | None = None
 
     def steps(self, epoch: int, tasks: Mapping[str, TaskBatches]) -> list[Step]:
-        chosen = list(tasks) if self.tasks is None else list(self.tasks)
+        chosen = _chosen(self.tasks, "tasks", tasks)
         return Sequential([chosen[epoch % len(chosen)]]).steps(epoch, tasks)
 
 
@@ -89,8 +93,9 @@ class RoundRobin:
 
     An epoch has as many steps as the smallest of the ``pace`` tasks has batches; each step takes
     ``ceil(batches / steps)`` batches of each task. ``normalize`` divides a task's summed losses by their number.
-    A task whose rows are used up goes on with a new shuffle; with ``early_restart``, as in the published code, it
-    does so before a step that would run past its end, and its last rows go unseen.
+    A task whose rows are used up goes on with a new shuffle, so every row comes up at least once; with
+    ``early_restart``, as in the published code, it does so before a step that would run past its end, and its last
+    rows may go unseen.
     """
 
     normalize: bool = False
@@ -98,8 +103,7 @@ class RoundRobin:
     early_restart: bool = False
 
     def steps(self, epoch: int, tasks: Mapping[str, TaskBatches]) -> list[Step]:
-        pace = list(tasks) if self.pace is None else list(self.pace)
-        num_steps = min(len(_known(task, tasks)) for task in pace)
+        num_steps = min(len(tasks[task]) for task in _chosen(self.pace, "pace", tasks))
         draws = {task: self._draws(batches, num_steps) for task, batches in tasks.items()}
         return [
             [Draw(task, taken := next(draws[task]), 1 / len(taken) if self.normalize else 1.0) for task in tasks]
@@ -107,20 +111,53 @@ class RoundRobin:
         ]
 
     def _draws(self, batches: TaskBatches, num_steps: int) -> Iterator[list[Batch]]:
+        """The batches of one task, step after step."""
         each = math.ceil(len(batches) / num_steps)
         number, left = 0, deque(batches.shuffle(0))
         while True:
             taken: list[Batch] = []
             if self.early_restart and len(left) < each:
-                number, left = number + 1, deque(batches.shuffle(number + 1))
+                left.clear()
             while len(taken) < each:
                 if not left:
-                    number, left = number + 1, deque(batches.shuffle(number + 1))
+                    number += 1
+                    left.extend(batches.shuffle(number))
                 taken.append(left.popleft())
             yield taken
 
 
-def _known(task: str, tasks: Mapping[str, TaskBatches]) -> TaskBatches:
-    if task not in tasks:
-        raise InputError(f"config: schedule names task '{task}'{nearest(task, tasks)}")
-    return tasks[task]
+def build_schedule(spec: Mapping[str, Any]) -> Schedule:
+    """The schedule that a config names.
+
+    Raises:
+        InputError: no such class, arguments that its constructor does not take, or something that is no schedule.
+    """
+    arguments = dict(spec)
+    target = arguments.pop("_target_", None)
+    if not isinstance(target, str):
+        raise InputError("config: schedule has no _target_; expected the import path of a schedule class")
+    found = import_path(target, "schedule._target_")
+    known: Mapping[str, Any] = {}
+    try:
+        known = inspect.signature(found).parameters
+        inspect.signature(found).bind(**arguments)
+    except (TypeError, ValueError) as error:
+        unknown = [name for name in arguments if name not in known]
+        hint = nearest(unknown[0], known) if unknown else ""
+        raise InputError(f"config: schedule {target}: {error}{hint}") from None
+    schedule = found(**arguments)
+    if not isinstance(schedule, Schedule):
+        raise InputError(f"config: schedule._target_={target} has no method 'steps'; expected a schedule class")
+    return schedule
+
+
+def _chosen(names: Sequence[str] | None, key: str, tasks: Mapping[str, TaskBatches]) -> list[str]:
+    """The tasks that a schedule names, all if it names none."""
+    if names is None:
+        return list(tasks)
+    if not names:
+        raise InputError(f"config: schedule.{key} is empty; expected tasks, or null for all")
+    for task in names:
+        if task not in tasks:
+            raise InputError(f"config: schedule.{key} names task '{task}'{nearest(task, tasks)}")
+    return list(names)
