@@ -2,153 +2,208 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
+from collections import Counter
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from mtbert.config import Config, DatasetConfig
-from mtbert.data.rows import read_rows
-from mtbert.data.schedules import Schedule, Sequential, Step, TaskBatches
+from mtbert.config import Config
+from mtbert.data.schedules import Sequential, Step, TaskBatches, build_schedule
 from mtbert.data.table import SpecialTokens, Table
-from mtbert.data.tokens import tokenize
+from mtbert.data.tokens import Prepared, prepare
 from mtbert.data.updates import EvaluationUpdates, Reduction, TrainingUpdates, Update
 from mtbert.errors import InputError, nearest
-from mtbert.model.pretrained import EncoderFiles, load_tokenizer, resolve
-from mtbert.plan import Phase, Plan, max_rows, row_factor
+from mtbert.model.sources import EncoderFiles, resolve
+from mtbert.plan import Phase, Plan, data_folder, max_rows, row_factor
 from mtbert.seeding import derive, generator
-from mtbert.tasks import find_task, import_path
+from mtbert.tasks import find_task
 
 logger = logging.getLogger(__name__)
 
 
 class DatasetModule(LightningDataModule):
-    """One dataset: loads, checks, rescales and tokenises its files.
+    """One dataset: loads, checks, rescales and tokenises its files, and serves them on its own.
 
     After ``setup``, ``tables[split]`` holds the rows and ``report[split]`` says how many there were, how many are
-    used and how many were dropped, by reason.
+    used and how many were dropped, by reason. A split without files is in neither.
+
+    Args:
+        folder: of the files; default: where the config says.
+        files: of the encoder, whose tokenizer is used; default: the config's.
+
+    Raises:
+        InputError: no dataset of this name, or one that does not fit its task.
     """
 
-    def __init__(self, name: str, config: Config, folder: Path, files: EncoderFiles) -> None:
+    name: str
+
+    def __init__(
+        self, name: str, config: Config, folder: Path | None = None, files: EncoderFiles | None = None
+    ) -> None:
         super().__init__()
-        self.name, self.config, self.folder, self.files = name, config, folder, files
-        self.dataset: DatasetConfig = config.datasets[name]
+        if name not in config.datasets:
+            raise InputError(f"config: no dataset '{name}'{nearest(name, config.datasets)}")
+        self.name, self.config = name, config
+        self.dataset = config.datasets[name]
+        self.task = find_task(self.dataset.task, config.tasks[self.dataset.task])
+        if self.task.num_sentences > len(self.dataset.sentences):
+            raise InputError(
+                f"config: datasets.{name}.sentences={self.dataset.sentences}; task '{self.dataset.task}' takes "
+                f"{self.task.num_sentences} columns"
+            )
+        self.folder = data_folder(config) if folder is None else folder
+        self.files = resolve(config.encoder) if files is None else files
         self.tables: dict[str, Table] = {}
         self.report: dict[str, dict[str, Any]] = {}
 
     def setup(self, stage: str | None = None) -> None:
-        """Read all splits (tokens come from the cache where it has them); a missing test file is left out."""
-        tokenizer = load_tokenizer(self.files)
-        special = SpecialTokens(self.files.cls_id, self.files.sep_id, self.config.encoder.max_length)
+        """Read all splits, from the cache where it has them; a test file that is not there is left out."""
+        if self.tables:
+            return
         for split, names in self.dataset.files.items():
             paths = [self.folder / name for name in names]
             if split == "test":
                 paths = [path for path in paths if path.is_file()]
             if paths:
-                self._read(split, paths, tokenizer, special)
+                self._read(split, paths)
 
-    def _read(self, split: str, paths: Sequence[Path], tokenizer: Any, special: SpecialTokens) -> None:
-        tables, dropped, available = [], {}, 0
-        for path in paths:
-            rows = read_rows(path, self.dataset, labelled=split != "test")
-            sentences = tokenize(path, self.dataset, rows.sentences, tokenizer, self.files.tokenizer_sha256)
-            table = Table(np.array(rows.ids, dtype=object), rows.labels, tuple(sentences), special)
-            tables.append(table.take(np.flatnonzero(rows.used)))
-            available += len(rows.used)
-            for reason, count in rows.dropped.items():
-                dropped[reason] = dropped.get(reason, 0) + count
-        if dropped:
-            counts = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
-            logger.warning("%s %s: rows dropped: %s", self.name, split, counts)
-        table = self._subset(split, Table.concatenate(tables))
-        self.tables[split] = table
-        self.report[split] = {"available": available, "used": len(table), "dropped": dropped}
+    def _read(self, split: str, paths: Sequence[Path]) -> None:
+        parts = [self._prepared(path, split) for path in paths]
+        table = Table.concatenate([self._table(part) for part in parts])
+        kept = some_rows(len(table), self._share(split, len(table)), self.config, self.name, split)
+        self.tables[split] = table.take(kept)
+        dropped = Counter[str]()
+        for part in parts:
+            dropped.update(part.dropped)
+        available = sum(part.available for part in parts)
+        self.report[split] = {"available": available, "used": len(kept), "dropped": dict(dropped)}
 
-    def _subset(self, split: str, table: Table) -> Table:
-        """The share of rows that the scale keeps, drawn once and for all, in file order."""
+    def _share(self, split: str, rows: int) -> int:
+        """How many rows the scale keeps."""
         scale = self.config.scale
-        factor = row_factor({"train": scale.train_rows, "dev": scale.dev_rows}.get(split, {}), self.name)
-        return take_some(table, round(factor * len(table)), self.config, self.name, split)
+        return round(rows * row_factor({"train": scale.train_rows, "dev": scale.dev_rows}.get(split, {}), self.name))
+
+    def _prepared(self, path: Path, split: str) -> Prepared:
+        prepared = prepare(path, self.dataset, split != "test", self.files)
+        if prepared.dropped:
+            counts = ", ".join(f"{count} {reason}" for reason, count in prepared.dropped.items())
+            total = sum(prepared.dropped.values())
+            logger.warning("%s: %d of %d rows dropped: %s", path, total, prepared.available, counts)
+        self._check_labels(path, prepared)
+        return prepared
+
+    def _check_labels(self, path: Path, prepared: Prepared) -> None:
+        """Whether what the config makes of the labels are labels of the task."""
+        if prepared.labels is None:
+            return
+        task, labels = self.task, prepared.labels
+        wrong = (labels < 0) | (labels > task.label_high) | (task.classification & (labels != labels.round()))
+        if wrong.any():
+            row, kind = int(wrong.argmax()), "whole numbers" if task.classification else "numbers"
+            raise InputError(
+                f"{path}: datasets.{self.name}.label makes {labels[row]:g} of the label of {prepared.ids[row]}; task "
+                f"'{self.dataset.task}' takes {kind} from 0 to {task.label_high:g}"
+            )
+
+    def _table(self, part: Prepared) -> Table:
+        special = SpecialTokens(self.files.cls_id, self.files.sep_id, self.config.encoder.max_length)
+        return Table.build(part.ids, part.labels, part.sentences, self.task.num_sentences, special)
 
     def train_dataloader(self) -> DataLoader[Update]:
         """This dataset alone, in batches of the config's size, shuffled anew each epoch."""
-        return self._mixed().train_dataloader()
+        return self._alone().train_dataloader()
 
     def val_dataloader(self) -> DataLoader[Update]:
-        return self._mixed().val_dataloader()
+        return self._alone().val_dataloader()
 
+    def test_dataloader(self) -> DataLoader[Update]:
+        return self._alone().test_dataloader()
+
+    @cached_property
     def _mixed(self) -> MixedDataModule:
-        mixed = MixedDataModule(self.config, self.folder, self.files, only=[self])
-        mixed.trainer = self.trainer
-        mixed.setup()
-        return mixed
+        return MixedDataModule(self.config, [self])
+
+    def _alone(self) -> MixedDataModule:
+        self._mixed.trainer = self.trainer
+        self._mixed.setup()
+        return self._mixed
 
 
 class MixedDataModule(LightningDataModule):
-    """The datasets of an experiment, joined by task, served as the updates that the current phase's schedule draws."""
+    """Datasets joined by task, served as the updates that the current phase's schedule draws.
 
-    def __init__(
-        self, config: Config, folder: Path, files: EncoderFiles, only: Sequence[DatasetModule] | None = None
-    ) -> None:
+    After ``setup``, ``tables[split, task]`` holds the rows and ``report`` says what became of each dataset's.
+    """
+
+    def __init__(self, config: Config, datasets: Sequence[DatasetModule]) -> None:
         super().__init__()
         self.config = config
-        every = [DatasetModule(name, config, folder, files) for name in config.datasets] if only is None else only
-        self.datasets = {dataset.name: dataset for dataset in every}
-        self.tasks = [t for t in config.tasks if any(d.dataset.task == t for d in self.datasets.values())]
+        self.datasets = {dataset.name: dataset for dataset in datasets}
+        fed = {dataset.dataset.task for dataset in datasets}
+        self.tasks = [task for task in config.tasks if task in fed]
         self.tables: dict[tuple[str, str], Table] = {}
-        default = {"_target_": f"{Sequential.__module__}.{Sequential.__name__}"}
-        self.phase = Phase("main", default, config.epochs, config.batch_size, config.lr, (), "last", True)
+        self.report: dict[str, dict[str, dict[str, Any]]] = {}
+        self.phase = Phase(
+            name="main",
+            schedule={"_target_": f"{Sequential.__module__}.{Sequential.__name__}"},
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            lr=config.lr,
+            freeze=(),
+            start_from="last",
+            encoder_dropout=True,
+        )
 
     @classmethod
     def from_plan(cls, plan: Plan) -> MixedDataModule:
-        return cls(plan.config, plan.folder, resolve(plan.config.encoder))
+        """All datasets of a run.
+
+        Raises:
+            InputError: a task has no training or no dev rows.
+        """
+        _check_splits(plan.config)
+        files = resolve(plan.config.encoder)
+        mixed = cls(
+            plan.config, [DatasetModule(name, plan.config, plan.folder, files) for name in plan.config.datasets]
+        )
+        mixed.begin(plan.phases[0])
+        return mixed
 
     def setup(self, stage: str | None = None) -> None:
         if self.tables:
             return
-        for dataset in self.datasets.values():
-            if not dataset.tables:
-                dataset.setup(stage)
+        datasets = self.datasets.values()
+        for dataset in datasets:
+            dataset.setup(stage)
+        self.report = {d.name: {split: dict(counts) for split, counts in d.report.items()} for d in datasets}
         first = 0
         for split in ("train", "dev", "test"):
             for task in self.tasks:
-                parts = [d.tables[split] for d in self._front_to_back() if d.dataset.task == task and split in d.tables]
-                if parts:
-                    table = self._cut(task, split, Table.concatenate(parts))
+                if (table := self._join(split, task)) is not None:
                     self.tables[split, task] = table.numbered(first)
                     first += table.num_sequences
-                elif split != "test":
-                    raise InputError(
-                        f"config: task '{task}' has no {split} rows; expected a dataset with {split} files"
-                    )
 
-    def _front_to_back(self) -> list[DatasetModule]:
-        """Additional datasets come before the provided ones, as in the published code."""
-        return list(reversed(self.datasets.values()))
-
-    def _cut(self, task: str, split: str, table: Table) -> Table:
-        """The fixed choice of ``tasks.<task>.max_rows`` training rows, unless the recipe cuts each epoch afresh."""
+    def _join(self, split: str, task: str) -> Table | None:
+        """A task's rows; those of additional datasets come before the provided ones, as in the published code."""
+        datasets = [d for d in reversed(self.datasets.values()) if d.dataset.task == task and split in d.tables]
+        if not datasets:
+            return None
+        table = Table.concatenate([dataset.tables[split] for dataset in datasets])
         limit = max_rows(self.config).get(task)
         if split != "train" or limit is None or self.config.recipe.fresh_cut:
             return table
-        return take_some(table, limit, self.config, task, "cut")
-
-    @property
-    def report(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """Rows available, used and dropped: dataset -> split -> counts. Rows used are those the run may draw."""
-        report = {
-            name: {split: dict(counts) for split, counts in d.report.items()} for name, d in self.datasets.items()
-        }
-        for task, limit in max_rows(self.config).items():
-            for name, dataset in self.datasets.items():
-                if dataset.dataset.task == task:
-                    report[name]["train"]["max_rows_of_task"] = limit
-        return report
+        rows = some_rows(len(table), limit, self.config, task, "cut")
+        source = np.repeat(np.arange(len(datasets)), [len(dataset.tables[split]) for dataset in datasets])
+        for dataset, used in zip(datasets, np.bincount(source[rows], minlength=len(datasets)), strict=True):
+            self.report[dataset.name][split]["used"] = int(used)
+        return table.take(rows)
 
     def begin(self, phase: Phase) -> None:
         """Serve this phase from now on."""
@@ -159,29 +214,32 @@ class MixedDataModule(LightningDataModule):
         return self._loader(self.training_updates(self.trainer.current_epoch if self.trainer else 0))
 
     def training_updates(self, epoch: int) -> TrainingUpdates:
-        """The updates of one epoch (from 0) of the current phase."""
+        """The updates of one epoch (from 0) of the current phase; update ``i`` does not depend on those before it."""
         phase, config = self.phase, self.config
-        steps = self.steps(epoch)
+        steps, tables = self.steps(epoch), self._training_tables()
         divided = config.recipe.loss_division
-        classification = {task: find_task(task, config.tasks[task]).classification for task in self.tasks}
+        classification = {task: find_task(task, config.tasks[task]).classification for task in tables}
         return TrainingUpdates(
-            tables={task: self.tables["train", task] for task in self.tasks},
+            tables=tables,
             steps=steps,
-            reductions={t: Reduction(phase.batch_size, divided, classification[t]) for t in self.tasks},
-            weights={task: config.tasks[task].weight for task in self.tasks},
+            reductions={task: Reduction(phase.batch_size, divided, classification[task]) for task in tables},
+            weights={task: config.tasks[task].weight for task in tables},
             seeds=[derive(config.seed, phase.name, epoch, step) for step in range(len(steps))],
             packed=not phase.cached,
         )
 
     def steps(self, epoch: int) -> list[Step]:
         """What the phase's schedule draws in an epoch."""
-        batches = {task: self._batches(task, epoch) for task in self.tasks}
+        batches = {task: self._batches(task, epoch) for task in self._training_tables()}
         return build_schedule(self.phase.schedule).steps(epoch, batches)[: self.config.trainer.max_steps]
+
+    def _training_tables(self) -> dict[str, Table]:
+        return {task: self.tables["train", task] for task in self.tasks if ("train", task) in self.tables}
 
     def _batches(self, task: str, epoch: int) -> TaskBatches:
         phase, config, num_rows = self.phase, self.config, len(self.tables["train", task])
 
-        def order(shuffle: int) -> np.ndarray:
+        def order(shuffle: int) -> Int[np.ndarray, " rows"]:
             if not config.data.shuffle:
                 return np.arange(num_rows)
             return generator(config.seed, phase.name, epoch, task, shuffle).permutation(num_rows)
@@ -208,27 +266,16 @@ class MixedDataModule(LightningDataModule):
         return DataLoader(updates, batch_size=None, num_workers=self.config.trainer.num_workers)
 
 
-def take_some(table: Table, count: int, config: Config, *key: str) -> Table:
-    """A fixed choice of ``count`` rows (at least one), the same for every experiment and seed, in file order."""
-    if count >= len(table):
-        return table
-    chosen = generator(config.data.subset_seed, "subset", *key).permutation(len(table))[: max(1, count)]
-    return table.take(np.sort(chosen))
+def some_rows(total: int, count: int, config: Config, *key: str) -> Int[np.ndarray, " chosen"]:
+    """A fixed choice of ``count`` of ``total`` rows (at least one), in file order, the same for every experiment and
+    seed; a larger choice holds every smaller one."""
+    if count >= total:
+        return np.arange(total)
+    return np.sort(generator(config.data.subset_seed, "subset", *key).permutation(total)[: max(1, count)])
 
 
-def build_schedule(spec: dict[str, Any]) -> Schedule:
-    """The schedule that a config names.
-
-    Raises:
-        InputError: no such class, or an argument that its constructor does not take.
-    """
-    arguments = dict(spec)
-    target = arguments.pop("_target_", None)
-    if target is None:
-        raise InputError("config: schedule has no _target_; expected the import path of a schedule class")
-    schedule = import_path(target, "schedule._target_")
-    known = inspect.signature(schedule).parameters
-    for name in arguments:
-        if name not in known:
-            raise InputError(f"config: schedule.{name} is no argument of {target}{nearest(name, known)}")
-    return schedule(**arguments)
+def _check_splits(config: Config) -> None:
+    for task in config.tasks:
+        for split in ("train", "dev"):
+            if not any(dataset.task == task and dataset.files.get(split) for dataset in config.datasets.values()):
+                raise InputError(f"config: task '{task}' has no {split} rows; expected a dataset with files.{split}")

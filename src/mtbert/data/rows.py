@@ -1,33 +1,39 @@
-"""CSV files to checked, rescaled rows: every row is used, dropped and counted, or an error with its place."""
+"""CSV files to checked, rescaled rows: every row is used, dropped and counted, or an error with its line."""
 
 from __future__ import annotations
 
-import math
+import csv
+import io
+import re
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float
 
 from mtbert.config import DatasetConfig, LabelConfig
 from mtbert.errors import InputError, nearest
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of one file.
+    """The usable rows of one file, and what became of the others.
 
-    ``sentences`` has one list for each sentence of an example. ``used`` marks the rows that can be used; the
-    others are counted by reason in ``dropped``. ``labels`` is None where the file has no label column.
+    ``sentences`` has one list for each sentence of an example, normalised; ``labels`` are rescaled, None where none
+    were asked for. ``available`` counts all rows of the file, ``dropped`` the unusable ones by reason.
     """
 
     ids: list[str]
     sentences: list[list[str]]
     labels: Float[np.ndarray, " rows"] | None
-    used: np.ndarray
-    dropped: Counter[str] = field(default_factory=Counter)
+    available: int
+    dropped: dict[str, int]
 
 
 def normalize(sentence: str, text: str) -> str:
@@ -44,81 +50,176 @@ def normalize(sentence: str, text: str) -> str:
 
 
 def read_rows(path: Path, dataset: DatasetConfig, labelled: bool) -> Rows:
-    """Read, check and rescale one tab-separated file with a header.
+    """Read, check and rescale one file.
 
     Args:
-        labelled: whether the label column has to be there (train and dev) or is ignored (test).
+        labelled: whether labels are read (train and dev). If so, rows with an empty sentence or label are dropped
+            and counted; if not, every row is kept, for each is owed a prediction.
 
     Raises:
-        InputError: the file or a column is missing, the file is not a table in UTF-8, a label is not a number or
-            lies outside the range that ``dataset`` states. Rows with an empty sentence or label are no error: they
-            are dropped and counted.
+        InputError: see ``read_table``; or a column is missing, a label is no number or lies outside the range that
+            ``dataset`` states, or no row can be used.
     """
-    frame = _read_table(path)
-    columns = [dataset.id, *dataset.sentences, *([dataset.label.column] if labelled else [])]
-    for column in columns:
-        if column not in frame:
-            raise InputError(f"{path}: no column '{column}'{nearest(column, frame.columns)}")
-    dropped: Counter[str] = Counter()
-    used = np.ones(len(frame), dtype=bool)
-    sentences = []
-    for column in dataset.sentences:
-        texts = [normalize(value, dataset.text) for value in frame[column]]
-        _drop(used, np.array([not value for value in texts], dtype=bool), f"empty {column}", dropped)
-        sentences.append(texts)
-    labels = None
-    if labelled:
-        empty = (frame[dataset.label.column].str.strip() == "").to_numpy()
-        _drop(used, empty, f"empty {dataset.label.column}", dropped)
-        labels = _labels(path, frame[dataset.label.column].tolist(), used, dataset.label)
-    return Rows(frame[dataset.id].tolist(), sentences, labels, used, dropped)
+    frame = read_table(path)
+    label = dataset.label.column
+    _check_columns(path, list(frame.columns), [dataset.id, *dataset.sentences, *([label] if labelled else [])])
+    available, dropped = len(frame), Counter[str]()
+    for column in [*dataset.sentences, label] if labelled else []:
+        empty = frame[column].str.strip() == ""
+        if empty.any():
+            dropped[f"empty {column}"] = int(empty.sum())
+            frame = frame[~empty]
+    if frame.empty:
+        counts = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
+        raise InputError(f"{path}: none of its {available} rows can be used: {counts}")
+    return Rows(
+        ids=frame[dataset.id].tolist(),
+        sentences=[[normalize(text, dataset.text) for text in frame[column]] for column in dataset.sentences],
+        labels=_labels(path, frame[label], dataset.label) if labelled else None,
+        available=available,
+        dropped=dict(dropped),
+    )
 
 
-def _read_table(path: Path) -> pd.DataFrame:
+def read_table(path: Path) -> pd.DataFrame:
+    """``parse_table`` of a tab-separated file.
+
+    Raises:
+        InputError: also, there is no such file.
+    """
     if not path.is_file():
-        names = [entry.name for entry in path.parent.glob("*.csv")] if path.parent.is_dir() else []
-        hint = nearest(path.name, names) if names else "; `make data` downloads the files, data=sample needs none"
+        names = [entry.name for entry in path.parent.glob("*.csv")]
+        hint = nearest(path.name, names) or "; `mtbert data` downloads the files, data=sample needs none"
         raise InputError(f"{path}: no such file{hint}")
     try:
-        frame = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, na_filter=False, encoding="utf-8-sig")
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    return parse_table(content, str(path))
+
+
+def parse_table(content: bytes, source: str, separator: str = "\t") -> pd.DataFrame:
+    """All fields of rows under a header, as text; the index says on which line a row starts.
+
+    Blank lines are skipped. The csv module reads, since pandas' own reader joins the rows after an unbalanced quote
+    and cuts off fields that the header does not name, both without a word.
+
+    Args:
+        source: what messages call the content.
+
+    Raises:
+        InputError: not UTF-8, a NUL byte, no rows, a row with more or fewer fields than the header, or quotes that
+            do not pair up.
+    """
+    import pandas as pd  # half a second, not to be paid by a start that finds everything in the cache
+
+    records = _records(_decoded(content, source), source, separator)
+    _, header = next(records, (0, []))
+    if not header:
+        raise InputError(f"{source}: is empty; expected a header and rows under it")
+    lines, rows = [], []
+    for line, record in records:
+        if len(record) != len(header):
+            raise InputError(f"{source}: line {line}: {_count(record)}; expected {len(header)}, as in the header")
+        lines.append(line)
+        rows.append(record)
+    if not rows:
+        raise InputError(f"{source}: no rows under the header")
+    return pd.DataFrame(rows, columns=header, index=pd.Index(lines, name="line"), dtype=object)
+
+
+def _decoded(content: bytes, source: str) -> str:
+    try:
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 (byte {error.start}); expected a UTF-8 text file") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise InputError(
-            f"{path}: {' '.join(str(error).split())}; expected tab-separated rows under a header"
-        ) from None
-    if frame.empty:
-        raise InputError(f"{path}: no rows under the header")
-    return frame.fillna("")
+        line, byte = content.count(b"\n", 0, error.start) + 1, content[error.start]
+        raise InputError(f"{source}: line {line}: byte {byte:#04x} is not UTF-8; expected UTF-8") from None
+    if "\0" in text:
+        raise InputError(f"{source}: line {content[: content.index(0)].count(10) + 1}: a NUL byte; expected text")
+    return text
 
 
-def _drop(used: np.ndarray, bad: np.ndarray, reason: str, dropped: Counter[str]) -> None:
-    """Mark rows as unusable; a row with several faults counts under the first."""
-    if count := int((used & bad).sum()):
-        dropped[reason] = count
-    used &= ~bad
-
-
-def _labels(path: Path, values: list[str], used: np.ndarray, label: LabelConfig) -> Float[np.ndarray, " rows"]:
-    labels = np.zeros(len(values), dtype=np.float32)
-    for row in np.flatnonzero(used):
+def _records(text: str, source: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """Every record that is not blank, with the line it starts on."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    line = 1
+    while True:
         try:
-            value = float(values[row])
-        except ValueError:
-            value = math.nan
-        if not label.low <= value <= label.high or (label.integer and value != int(value)):
-            kind = "a whole number" if label.integer else "a number"
+            record = next(reader, None)
+        except csv.Error as error:
+            expected = "expected quotes in pairs, each quote inside a quoted field doubled"
+            raise InputError(f"{source}: line {line}: {_explained(error)}; {expected}") from None
+        if record is None:
+            return
+        if reader.line_num > line and _swallowed(record, separator):
             raise InputError(
-                f"{path}: row {row + 1}: {label.column}='{values[row]}'; "
-                f"expected {kind} from {label.low:g} to {label.high:g}"
+                f"{source}: line {line}: a quote that opens here takes in whole rows up to line {reader.line_num}; "
+                "expected quotes in pairs"
             )
-        labels[row] = _rescale(value, label)
-    return labels
+        if len(record) > 1 or (record and record[0].strip()):
+            yield line, record
+        line = reader.line_num + 1
 
 
-def _rescale(value: float, label: LabelConfig) -> float:
+def _explained(error: csv.Error) -> str:
+    reason = str(error)
+    if "end of data" in reason:
+        return "a quote that opens here is never closed"
+    return "text after a closing quote" if "expected after" in reason else reason
+
+
+def _swallowed(record: list[str], separator: str) -> bool:
+    """Whether a record of several lines reads like rows that an unbalanced quote joined.
+
+    Either a line between the first and the last has a whole row's separators, or all lines have them; a line break
+    inside a properly quoted field leaves its lines with fewer. Of tabs only: prose is full of commas.
+    """
+    lines = re.split(r"\r\n|\r|\n", separator.join(record))
+    whole = [line.count(separator) >= len(record) - 1 for line in lines]
+    return separator == "\t" and len(record) > 1 and (any(whole[1:-1]) or all(whole))
+
+
+def _check_columns(path: Path, header: list[str], columns: list[str]) -> None:
+    if len(header) == 1 and columns != header:
+        raise InputError(f"{path}: the header is one field, {_shown(header[0])}; expected fields separated by tabs")
+    for column in columns:
+        if column not in header:
+            raise InputError(f"{path}: no column '{column}'{nearest(column, filter(None, header))}")
+        if header.count(column) > 1:
+            raise InputError(f"{path}: {header.count(column)} columns are named '{column}'; expected one")
+
+
+def _labels(path: Path, values: pd.Series[str], label: LabelConfig) -> Float[np.ndarray, " rows"]:
+    numbers = np.array([_number(value) for value in values])
+    whole = label.integer or label.map is not None
+    wrong = ~((label.low <= numbers) & (numbers <= label.high))  # true for NaN
+    wrong |= whole & (numbers != np.floor(numbers))
+    expected = f"expected a {'whole ' if whole else ''}number from {label.low:g} to {label.high:g}"
+    _refuse(path, label.column, values[wrong], expected)
     if label.map is None:
-        return (value - label.offset) * label.factor
-    if int(value) not in label.map:
-        raise InputError(f"config: label.map of {label.column} has no entry for {value:g}")
-    return label.map[int(value)]
+        return ((numbers - label.offset) * label.factor).astype(np.float32)
+    known = ", ".join(map(str, label.map))
+    _refuse(path, label.column, values[~np.isin(numbers, list(label.map))], f"expected a key of label.map: {known}")
+    return np.array([label.map[int(number)] for number in numbers], dtype=np.float32)
+
+
+def _refuse(path: Path, column: str, values: pd.Series[str], expected: str) -> None:
+    if len(values):
+        raise InputError(f"{path}: line {values.index[0]}: {column}={_shown(values.iloc[0])}; {expected}")
+
+
+def _number(text: str) -> float:
+    """NaN where ``text`` is no number; Python's ``1_000`` is none here."""
+    try:
+        return float("nan" if "_" in text else text)
+    except ValueError:
+        return float("nan")
+
+
+def _count(record: list[str]) -> str:
+    return "1 field" if len(record) == 1 else f"{len(record)} fields"
+
+
+def _shown(value: object, most: int = 40) -> str:
+    text = str(value)
+    return repr(text if len(text) <= most else f"{text[:most]}…")

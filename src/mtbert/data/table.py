@@ -1,4 +1,4 @@
-"""A task's rows, tokenised: what batches are cut from."""
+"""A task's rows as the sequences that the encoder reads: what batches are cut from."""
 
 from __future__ import annotations
 
@@ -19,24 +19,57 @@ class SpecialTokens:
     sep: int
     max_length: int
 
-    def frame(self, tokens: Int[np.ndarray, " length"]) -> Int[np.ndarray, " framed"]:
-        """``[CLS] tokens [SEP]``, cut to ``max_length``."""
-        return np.concatenate([[self.cls], tokens[: self.max_length - 2], [self.sep]])
+    def frame(self, sentences: Sequence[Ragged]) -> tuple[Ragged, Ragged]:
+        """``[CLS] a [SEP]``, or ``[CLS] a [SEP] b [SEP]``, and the token types: 1 after the first [SEP], else 0.
+
+        What is too long loses its end; of a pair the longer sentence does until both are of one length, as in BERT.
+        """
+        room = self.max_length - 1 - len(sentences)
+        if len(sentences) == 1:
+            cut = [sentences[0].cut(room)]
+        else:
+            first, second = sentences
+            cut = [
+                first.cut(np.maximum(room - room // 2, room - second.lengths)),
+                second.cut(np.maximum(room // 2, room - first.lengths)),
+            ]
+        ones = np.ones_like(cut[0].lengths)
+        cls, sep = Ragged.repeated(self.cls, ones), Ragged.repeated(self.sep, ones)
+        input_ids = Ragged.join([cls, *(part for sentence in cut for part in (sentence, sep))])
+        if len(cut) == 1:
+            return input_ids, Ragged.repeated(0, input_ids.lengths)
+        types = [Ragged.repeated(0, cut[0].lengths + 2), Ragged.repeated(1, cut[1].lengths + 1)]
+        return input_ids, Ragged.join(types)
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of one task and split. ``sentences`` holds one ``Ragged`` for each sentence of an example.
+    """Rows of one task and split.
 
-    ``labels`` is None for files without labels. ``first_sequence`` numbers the table's sequences across a run, so
-    that outputs of a fixed encoder can be looked up: row ``r``, side ``s`` is ``first_sequence + s * rows + r``.
+    ``sequences`` holds one ``Ragged`` for each sequence of an example, special tokens included; ``token_types`` the
+    same for token types. ``labels`` is None for files without labels. ``first_sequence`` numbers the table's
+    sequences across a run, so that outputs of a fixed encoder can be looked up: row ``r``, side ``s`` is
+    ``first_sequence + s * rows + r``.
     """
 
     ids: np.ndarray
     labels: Float[np.ndarray, " rows"] | None
-    sentences: tuple[Ragged, ...]
-    special: SpecialTokens
+    sequences: tuple[Ragged, ...]
+    token_types: tuple[Ragged, ...]
     first_sequence: int = 0
+
+    @staticmethod
+    def build(
+        ids: Sequence[str],
+        labels: Float[np.ndarray, " rows"] | None,
+        sentences: Sequence[Ragged],
+        num_sequences: int,
+        special: SpecialTokens,
+    ) -> Table:
+        """A table of framed sequences: one for each sentence, or a pair joined in one if ``num_sequences`` is 1."""
+        groups = [sentences] if num_sequences == 1 else [[sentence] for sentence in sentences]
+        sequences, token_types = zip(*(special.frame(group) for group in groups), strict=True)
+        return Table(np.array(ids, dtype=object), labels, sequences, token_types)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -47,11 +80,15 @@ class Table:
 
     @property
     def num_sequences(self) -> int:
-        return len(self) * len(self.sentences)
+        return len(self) * len(self.sequences)
 
     def take(self, rows: Int[np.ndarray, " taken"]) -> Table:
-        labels = None if self.labels is None else self.labels[rows]
-        return Table(self.ids[rows], labels, tuple(side.take(rows) for side in self.sentences), self.special)
+        return Table(
+            self.ids[rows],
+            None if self.labels is None else self.labels[rows],
+            tuple(side.take(rows) for side in self.sequences),
+            tuple(side.take(rows) for side in self.token_types),
+        )
 
     @staticmethod
     def concatenate(tables: Sequence[Table]) -> Table:
@@ -60,19 +97,26 @@ class Table:
         return Table(
             np.concatenate([table.ids for table in tables]),
             np.concatenate(labels) if labels else None,
-            tuple(Ragged.concatenate(sides) for sides in zip(*(table.sentences for table in tables), strict=True)),
-            tables[0].special,
+            _concatenate([table.sequences for table in tables]),
+            _concatenate([table.token_types for table in tables]),
         )
 
-    def sequences(self, rows: Int[np.ndarray, " taken"]) -> list[Int[np.ndarray, " length"]]:
-        """What the encoder reads for these rows: all first sentences, then all second ones."""
-        return [self.special.frame(side[row]) for side in self.sentences for row in rows]
+    def input_ids(self, rows: Int[np.ndarray, " taken"]) -> list[Int[np.ndarray, " length"]]:
+        """What the encoder reads for these rows: all first sequences, then all second ones."""
+        return [side[row] for side in self.sequences for row in rows]
+
+    def token_type_ids(self, rows: Int[np.ndarray, " taken"]) -> list[Int[np.ndarray, " length"]]:
+        """The token types of ``input_ids(rows)``, in the same order."""
+        return [side[row] for side in self.token_types for row in rows]
 
     def sequence_ids(self, rows: Int[np.ndarray, " taken"]) -> Int[np.ndarray, " sequences"]:
-        """The run-wide numbers of ``sequences(rows)``, in the same order."""
-        return np.concatenate([self.first_sequence + side * len(self) + rows for side in range(len(self.sentences))])
+        """The run-wide numbers of ``input_ids(rows)``, in the same order."""
+        return np.concatenate([self.first_sequence + side * len(self) + rows for side in range(len(self.sequences))])
 
     def num_tokens(self) -> Int[np.ndarray, " rows"]:
-        """Tokens of each row, special ones included, over all its sentences."""
-        cut = self.special.max_length - 2
-        return np.sum([np.minimum(side.lengths, cut) + 2 for side in self.sentences], axis=0)
+        """Tokens of each row over all its sequences."""
+        return np.sum([side.lengths for side in self.sequences], axis=0)
+
+
+def _concatenate(sides: Sequence[tuple[Ragged, ...]]) -> tuple[Ragged, ...]:
+    return tuple(Ragged.concatenate(parts) for parts in zip(*sides, strict=True))

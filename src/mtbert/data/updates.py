@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,8 +33,14 @@ class TaskRows:
     num_sequences: int
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> TaskRows:
-        move = {name: getattr(self, name).to(device, non_blocking=non_blocking) for name in ("labels", "coefficients")}
-        return replace(self, **move)
+        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> TaskRows:
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> TaskRows:
+        """``rows`` stay where they are: only the host looks at them."""
+        return replace(self, labels=change(self.labels), coefficients=change(self.coefficients))
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,7 @@ class Update:
             self,
             packed=None if self.packed is None else self.packed.pin_memory(),
             sequence_ids=self.sequence_ids.pin_memory(),
+            tasks=tuple(task.pin_memory() for task in self.tasks),
         )
 
 
@@ -135,14 +142,12 @@ def length_batches(table: Table, max_tokens: int) -> Iterator[Int[np.ndarray, " 
     """The table's rows from long to short, cut where a batch would exceed ``max_tokens`` tokens (one row at least)."""
     lengths = table.num_tokens()
     order = np.argsort(-lengths, kind="stable")
-    start, total = 0, 0
-    for position, row in enumerate(order):
-        if position > start and total + lengths[row] > max_tokens:
-            yield order[start:position]
-            start, total = position, 0
-        total += int(lengths[row])
-    if start < len(order):
-        yield order[start:]
+    ends = np.cumsum(lengths[order])  # tokens up to and with each row
+    start = before = 0
+    while start < len(order):
+        stop = max(int(np.searchsorted(ends, before + max_tokens, side="right")), start + 1)
+        yield order[start:stop]
+        start, before = stop, int(ends[stop - 1])
 
 
 def task_rows(
@@ -156,17 +161,22 @@ def task_rows(
         labels=torch.from_numpy(labels),
         coefficients=torch.from_numpy(coefficients.astype(np.float32)),
         sizes=tuple(len(batch) for batch in batches),
-        num_sequences=len(rows) * len(table.sentences),
+        num_sequences=len(rows) * len(table.sequences),
     )
 
 
 def build_update(parts: Sequence[tuple[Table, TaskRows]], seed: int, packed: bool) -> Update:
     """Join the rows of several tasks; their sequences follow one another in the parts' order."""
-    ids = [table.sequence_ids(part.rows.numpy()) for table, part in parts]
-    sequences = [sequence for table, part in parts for sequence in table.sequences(part.rows.numpy())] if packed else []
+    read = [(table, part.rows.numpy()) for table, part in parts]
     return Update(
-        packed=pack(sequences) if packed else None,
-        sequence_ids=torch.from_numpy(np.concatenate(ids)),
+        packed=_pack(read) if packed else None,
+        sequence_ids=torch.from_numpy(np.concatenate([table.sequence_ids(rows) for table, rows in read])),
         tasks=tuple(part for _, part in parts),
         seed=seed,
     )
+
+
+def _pack(read: Sequence[tuple[Table, Int[np.ndarray, " rows"]]]) -> Packed:
+    input_ids = [sequence for table, rows in read for sequence in table.input_ids(rows)]
+    token_type_ids = [types for table, rows in read for types in table.token_type_ids(rows)]
+    return pack(input_ids, token_type_ids)
