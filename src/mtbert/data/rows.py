@@ -101,8 +101,9 @@ def read_table(path: Path) -> pd.DataFrame:
 def parse_table(content: bytes, source: str, separator: str = "\t") -> pd.DataFrame:
     """All fields of rows under a header, as text; the index says on which line a row starts.
 
-    Blank lines are skipped. The csv module reads, since pandas' own reader joins the rows after an unbalanced quote
-    and cuts off fields that the header does not name, both without a word.
+    Blank lines are skipped, but under a header of one field, where they are empty fields. The csv module reads, since
+    pandas' own reader joins the rows after an unbalanced quote and cuts off fields that the header does not name, both
+    without a word.
 
     Args:
         source: what messages call the content.
@@ -114,11 +115,15 @@ def parse_table(content: bytes, source: str, separator: str = "\t") -> pd.DataFr
     import pandas as pd  # half a second, not to be paid by a start that finds everything in the cache
 
     records = _records(_decoded(content, source), source, separator)
-    _, header = next(records, (0, []))
+    header = next((record for _, record in records if not _blank(record)), [])
     if not header:
         raise InputError(f"{source}: is empty; expected a header and rows under it")
     lines, rows = [], []
     for line, record in records:
+        if _blank(record):
+            if len(header) > 1:
+                continue
+            record = [""]
         if len(record) != len(header):
             raise InputError(f"{source}: line {line}: {_count(record)}; expected {len(header)}, as in the header")
         lines.append(line)
@@ -140,7 +145,7 @@ def _decoded(content: bytes, source: str) -> str:
 
 
 def _records(text: str, source: str, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """Every record that is not blank, with the line it starts on."""
+    """Every record with the line it starts on."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     line = 1
     while True:
@@ -156,9 +161,12 @@ def _records(text: str, source: str, separator: str) -> Iterator[tuple[int, list
                 f"{source}: line {line}: a quote that opens here takes in whole rows up to line {reader.line_num}; "
                 "expected quotes in pairs"
             )
-        if len(record) > 1 or (record and record[0].strip()):
-            yield line, record
+        yield line, record
         line = reader.line_num + 1
+
+
+def _blank(record: list[str]) -> bool:
+    return len(record) < 2 and not "".join(record).strip()
 
 
 def _explained(error: csv.Error) -> str:
