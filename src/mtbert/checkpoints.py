@@ -98,4 +98,5 @@ def load_weights(module: nn.Module, path: Path) -> None:
         with torch.no_grad():
             module.load_state_dict(state)
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise InputError(f"{path}: weights cannot be read: {str(error).splitlines()[0]}") from None
+        reasons = str(error).splitlines()[:2] or [type(error).__name__]  # a headline, then the first that differs
+        raise InputError(f"{path}: weights cannot be read: {reasons[-1].strip()}") from None

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from mtbert.model.encoder import BertConfig, BertEncoder
 
-__all__ = ["EncoderFiles", "load_encoder", "load_tokenizer", "published_state_dict", "resolve"]
+__all__ = ["EncoderFiles", "empty_encoder", "load_encoder", "load_tokenizer", "published_state_dict", "resolve"]
 
 ARCHITECTURE = {"model_type": "bert", "position_embedding_type": "absolute", "hidden_act": "gelu"}
 
@@ -34,20 +34,29 @@ def load_encoder(config: EncoderConfig) -> BertEncoder:
     Raises:
         InputError: not a BERT of the published format; weights missing, unexpected, misshapen or unreadable.
     """
-    import torch
-
-    from mtbert.model.encoder import BertEncoder
-
     files = resolve(config)
-    with torch.device("meta"):  # no time spent on random weights that are replaced at once
-        encoder = BertEncoder(_bert_config(_read_config(files.config), config), config.pooling)
+    encoder = empty_encoder(config, files)
     weights = encoder_weights(_read_weights(files.weights))
     if encoder.pooler is None:
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith("pooler.")}
     _check_weights(files.weights, _shapes(weights), _shapes(published_state_dict(encoder)))
-    encoder.to_empty(device="cpu")
     encoder.load_state_dict(from_published(weights, list(encoder.state_dict())))
     return encoder
+
+
+def empty_encoder(config: EncoderConfig, files: EncoderFiles) -> BertEncoder:
+    """The encoder that ``files`` describe, float32, on the CPU; its weights are whatever was in memory.
+
+    Raises:
+        InputError: not a BERT of the published format.
+    """
+    import torch
+
+    from mtbert.model.encoder import BertEncoder
+
+    with torch.device("meta"):  # no time spent on random weights that are replaced at once
+        encoder = BertEncoder(_bert_config(_read_config(files.config), config), config.pooling)
+    return encoder.to_empty(device="cpu")
 
 
 def published_state_dict(encoder: BertEncoder) -> dict[str, Tensor]:
