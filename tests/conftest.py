@@ -2,8 +2,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from mtbert.results.record import RunRecord
 
 SHARED = Path(os.environ.get("MTBERT_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
@@ -21,3 +25,27 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache of the test's own."""
     monkeypatch.setenv("MTBERT_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
+
+
+@pytest.fixture(scope="session")
+def tiny_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cache that ``tiny_run`` was made with: a test that goes on from there sets MTBERT_CACHE to it."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
+    """A finished ``experiment=smoke/tiny``, alone in its folder of runs. Its files are not to be changed."""
+    import torch
+
+    from mtbert.compose import compose
+    from mtbert.train import run
+
+    threads, runs = torch.get_num_threads(), tmp_path_factory.mktemp("runs")
+    overrides = ["experiment=smoke/tiny", f"runs_dir={runs}", "trainer.accelerator=cpu"]
+    overrides += ["trainer.precision=32-true", "trainer.threads=1"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MTBERT_CACHE", str(tiny_cache))
+        record = run(compose(overrides), overrides)
+    torch.set_num_threads(threads)
+    return record

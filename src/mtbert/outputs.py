@@ -2,54 +2,99 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
+
 import pandas as pd
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from mtbert.callbacks import Recorder
 from mtbert.data.datamodule import MixedDataModule
-from mtbert.module import Evaluation, MultitaskModule
+from mtbert.data.updates import Update
+from mtbert.errors import InputError
+from mtbert.module import Evaluation, Key, MultitaskModule
 from mtbert.paths import atomic_write
 from mtbert.plan import Plan
 from mtbert.results.leaderboard import leaderboard_name, write_leaderboard
+from mtbert.tasks import Task
 
 
 def write_outputs(plan: Plan, data: MixedDataModule, module: MultitaskModule, recorder: Recorder) -> None:
-    """Write ``predictions/``; ``module`` holds the best weights."""
-    folder = plan.directory / "predictions"
+    """Write ``predictions/``; ``module`` holds the best weights.
+
+    Raises:
+        InputError: the best weights predict what is not a number.
+    """
+    folder, best = plan.directory / "predictions", recorder.best_index or 0
     for name, task in module.tasks.items():
-        table = data.tables["dev", name]
-        columns = {"id": table.ids, "label": table.labels}
-        scores = [task.score(logits) for logits in recorder.dev_logits[name]]
-        columns |= {f"epoch_{number}": score.numpy().round(5) for number, score in enumerate(scores, start=1)}
+        table, epochs = data.tables["dev", name], recorder.dev_logits[name]
+        _check_finite(name, epochs[best])
+        predicted = predictions(task, epochs[best])
+        assert table.labels is not None  # dev rows have them
+        labels = table.labels if task.graded else table.labels.astype(int)
+        columns = {"id": table.ids, "label": labels, **predicted}
+        columns |= {f"epoch_{number}": _scores(task, logits) for number, logits in enumerate(epochs, start=1)}
         with atomic_write(folder / f"dev-{name}.csv") as temporary:
             pd.DataFrame(columns).to_csv(temporary, index=False)
-        best = recorder.dev_logits[name][recorder.best_index or 0]
-        write_leaderboard(folder / leaderboard_name(name, "dev"), name, table.ids, decide(module, name, best))
+        write_leaderboard(folder / leaderboard_name(name, "dev"), name, table.ids, predicted["prediction"].to_numpy())
     if plan.config.test_predictions:
-        for name, logits in score_test(plan, data, module).items():
-            ids = data.tables["test", name].ids
-            write_leaderboard(folder / leaderboard_name(name, "test"), name, ids, decide(module, name, logits))
+        _write_test(folder, plan, data, module)
 
 
-def decide(module: MultitaskModule, name: str, logits: Tensor) -> list[float]:
-    """What a leaderboard wants: a class for classification (PARA: 0 or 1), a degree for graded tasks."""
-    task = module.tasks[name]
-    scores = task.score(logits)
-    return (scores if task.graded else scores.round()).tolist()
+def _write_test(folder: Path, plan: Plan, data: MixedDataModule, module: MultitaskModule) -> None:
+    updates = data.evaluation_updates(("test",))
+    batches = (updates[index] for index in range(len(updates)))
+    found = evaluate(module, batches, plan.runtime.accelerator, plan.runtime.precision)
+    for (split, name), logits in found.items():
+        predicted = predictions(module.tasks[name], logits)["prediction"].to_numpy()
+        write_leaderboard(folder / leaderboard_name(name, split), name, data.tables[split, name].ids, predicted)
+
+
+def predictions(task: Task, logits: Float[Tensor, "rows ..."]) -> pd.DataFrame:
+    """A row's ``prediction``, its ``score`` and, for classes, each one's ``probability_0`` and so on.
+
+    The prediction is a class (PARA: 0 or 1), or a degree where the task is graded. The score is what it comes from:
+    ``label_high * sigmoid(logit)``, or the probability of the likeliest class.
+    """
+    logits = logits.float()
+    if task.classification:
+        probabilities = logits.softmax(-1)
+        columns = {"prediction": task.score(logits).long().numpy(), "score": probabilities.amax(-1).numpy()}
+        columns |= {f"probability_{label}": column.numpy() for label, column in enumerate(probabilities.unbind(-1))}
+        return pd.DataFrame(columns)
+    score = task.score(logits)
+    return pd.DataFrame(
+        {"prediction": (score if task.graded else score.round().long()).numpy(), "score": score.numpy()}
+    )
 
 
 @torch.inference_mode()
-def score_test(plan: Plan, data: MixedDataModule, module: MultitaskModule) -> dict[str, Tensor]:
-    """Logits for the rows of the test files that are there, by task."""
-    evaluation = Evaluation()
-    updates = data.evaluation_updates(("test",))
-    device = torch.device(plan.runtime.accelerator)
+def evaluate(
+    module: MultitaskModule, updates: Iterable[Update], accelerator: str, precision: str
+) -> dict[Key, Float[Tensor, "rows ..."]]:
+    """Logits by split and task, rows in the order of their tables, float32 on the CPU."""
+    evaluation, device = Evaluation(), torch.device(accelerator)
     module.to(device).eval()
     module.embeddings = None
-    with torch.autocast(device.type, torch.bfloat16, enabled=plan.runtime.precision == "bf16-mixed"):
-        for index in range(len(updates)):
-            update = updates[index].to(device)
-            for task, logits in zip(update.tasks, module(update).values(), strict=True):
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
+        for update in updates:
+            on_device = update.to(device)
+            for task, logits in zip(on_device.tasks, module(on_device).values(), strict=True):
                 evaluation.add(task, logits)
-    return {task: evaluation.gathered((split, task))[0] for split, task in evaluation.parts}
+    return {key: evaluation.gathered(key)[0] for key in evaluation.parts}
+
+
+def _scores(task: Task, logits: Tensor) -> pd.Series:
+    """The column of an epoch: classes as whole numbers, all others exact to the last bit of their float32."""
+    scores = task.score(logits)
+    return pd.Series((scores.long() if task.classification else scores).numpy())
+
+
+def _check_finite(name: str, logits: Tensor) -> None:
+    if wrong := int((~logits.isfinite()).sum()):
+        raise InputError(
+            f"task '{name}': {wrong} of {logits.numel()} dev outputs of the best weights are no finite number: "
+            "training diverged; a lower lr may help"
+        )

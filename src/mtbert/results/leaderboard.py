@@ -7,7 +7,7 @@ and so does the spelling of the STS header.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def leaderboard_name(task: str, split: str) -> str:
     return f"{task}-{split}-output.csv"
 
 
-def write_leaderboard(path: Path, task: str, ids: Sequence[str], predictions: Sequence[float]) -> None:
+def write_leaderboard(path: Path, task: str, ids: Iterable[str], predictions: Iterable[float]) -> None:
     """Write ``path`` whole or not at all, rows in the order given.
 
     Args:
@@ -44,21 +44,28 @@ def write_leaderboard(path: Path, task: str, ids: Sequence[str], predictions: Se
         InputError: an id cannot be written in this format.
         ValueError: predictions and ids differ in number, or one is not finite or, for a class, not whole.
     """
+    text = leaderboard_text(task, ids, predictions, path.name)
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def leaderboard_text(task: str, ids: Iterable[str], predictions: Iterable[float], name: str) -> str:
+    """What ``write_leaderboard`` writes; ``name`` is the file's, for errors."""
     form = FORMATS.get(task, OTHER)
     pairs = zip(ids, predictions, strict=True)
-    lines = [f"{_id(id_, path)} , {_number(value, form)} \n" for id_, value in pairs]
-    with atomic_write(path) as temporary:
-        temporary.write_text(f"id \t {form.header} \n" + "".join(lines), encoding="utf-8", newline="\n")
+    lines = [f"{_id(id_, name)} , {_number(value, form)} \n" for id_, value in pairs]
+    return f"id \t {form.header} \n" + "".join(lines)
 
 
-def _id(id_: str, path: Path) -> str:
+def _id(id_: str, name: str) -> str:
     if "," in id_ or not id_.isprintable():
-        raise InputError(f"{path.name}: id {id_!r} has a comma or a line break; the leaderboard's format has neither")
+        raise InputError(f"{name}: id {id_!r} has a comma or a line break; the leaderboard's format has neither")
     return id_
 
 
 def _number(value: float, form: Format) -> float:
-    number = form.number(value) if math.isfinite(value) else math.nan
-    if number != value:
+    shortest = float(str(value))  # a float32 keeps the few digits that it has
+    number = form.number(shortest) if math.isfinite(shortest) else math.nan
+    if number != shortest:
         raise ValueError(f"{form.header}: {value} is not a prediction")
     return number
