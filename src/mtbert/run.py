@@ -1,0 +1,283 @@
+"""A finished run, for notebooks: what it was, what it measured, what it predicts.
+
+    run = mtbert.load("runs/00_baseline-s11711-0123456789")
+    run.metrics
+    run.predict("sts", ["A man sings."], ["Someone is singing."])
+
+torch is imported with the first prediction: looking at many runs needs none.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mtbert.config import Config, DatasetConfig, typed
+from mtbert.errors import InputError, nearest
+from mtbert.results.record import FAILED_FILE, RESULT_FILE, RUN_NAME, FailedRun, Metrics, RunRecord, one_line, runs_dir
+
+Sentences = str | Sequence[str] | pd.Series
+
+if TYPE_CHECKING:
+    from mtbert.data.table import Table
+    from mtbert.model.pretrained import EncoderFiles
+    from mtbert.module import MultitaskModule
+
+
+def load(path: str | os.PathLike[str]) -> Run:
+    """A finished run, by its directory or by its name among the runs (``$MTBERT_RUNS``, else ``./runs``).
+
+    Raises:
+        InputError: no such run, or one that failed, is not finished or cannot be read.
+    """
+    directory = Path(path).expanduser()
+    if not directory.exists() and (inside := runs_dir() / directory).is_dir():
+        directory = inside
+    if not (directory / RESULT_FILE).is_file():
+        raise InputError(_no_run(directory))
+    record = RunRecord.from_file(directory / RESULT_FILE)
+    if record.same_as is not None:
+        return Run(_original(directory, record.same_as), record)
+    return Run(directory, record)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run; made by ``mtbert.load``. ``directory`` holds its config, weights and predictions."""
+
+    directory: Path
+    record: RunRecord = field(repr=False)
+
+    @property
+    def metrics(self) -> Metrics:
+        """Dev metrics of the best epoch, ``dev/{task}/{metric}``; None where one is undefined."""
+        return {name: value for name, value in self.record.best.metrics.items() if name.startswith("dev/")}
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """A row for each epoch, numbered from 1 over all phases: when, and every metric, NaN where undefined."""
+        rows = [
+            {"phase": e.phase, "epoch": e.epoch, "step": e.step, "seconds": e.seconds, **e.metrics}
+            for e in self.record.epochs
+        ]
+        frame = pd.DataFrame(rows, index=pd.RangeIndex(1, len(rows) + 1, name="number"))
+        return frame.astype(dict.fromkeys(frame.columns[4:], float))
+
+    @cached_property
+    def config(self) -> Config:
+        """Everything the run was told."""
+        path = self.directory / "config.yaml"
+        try:
+            return typed(OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(path)))  # type: ignore[arg-type]
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}); a run has its config there") from None
+        except OmegaConfBaseException as error:
+            raise InputError(f"{path}: {one_line(str(error).splitlines()[0])}") from None
+
+    @property
+    def tasks(self) -> list[str]:
+        return list(self.config.tasks)
+
+    def dataset(self, task: str) -> DatasetConfig:
+        """How the task's own dataset, the one with dev rows, is read.
+
+        Raises:
+            InputError: the run has no such task.
+        """
+        if task not in self.config.tasks:
+            raise InputError(f"{self.directory.name} has no task '{task}'{nearest(task, self.tasks)}")
+        feeding = [dataset for dataset in self.config.datasets.values() if dataset.task == task]
+        return next((dataset for dataset in feeding if "dev" in dataset.files), feeding[0])
+
+    def dev_predictions(self, task: str) -> pd.DataFrame:
+        """What the run predicted for its dev rows, by row id.
+
+        Columns ``label``; ``prediction``, ``score`` and, for classes, ``probability_0`` and so on, of the best epoch
+        as ``predict`` gives them; then ``epoch_1`` and so on: each epoch's class, or its score.
+
+        Raises:
+            InputError: the run has no such task, or its file is not there.
+        """
+        self.dataset(task)
+        path = self.directory / "predictions" / f"dev-{task}.csv"
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; a finished run leaves it there")
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False).set_index("id")  # an id may read 007 or NA
+        return frame.apply(pd.to_numeric)
+
+    def predict(
+        self,
+        task: str,
+        sentences: Sentences,
+        sentences2: Sentences | None = None,
+        *,
+        batch_tokens: int | None = None,
+        skip_empty: bool = True,
+        progress: bool = False,
+    ) -> pd.DataFrame:
+        """Predictions of the best weights for sentences, or for pairs of them.
+
+        The text is normalised and cut as in training; the precision is the run's, or float32 where that is bfloat16
+        and this machine has none. The weights are read at the first call and kept.
+
+        Args:
+            sentences2: the second sentences of pairs, for tasks that compare two.
+            batch_tokens: tokens of one encoder pass; the config's ``trainer.eval_tokens`` if None.
+            skip_empty: rows with an empty sentence (or None, or NaN) get no prediction instead of one for no text.
+
+        Returns:
+            A row for each sentence or pair, in their order and with their index where they are a pandas Series:
+            ``prediction`` (a class, PARA: 0 or 1; or a degree), ``score`` (on the labels' scale; for classes the
+            probability of the predicted one) and, for classes, ``probability_0`` and so on. Missing values where
+            there is no prediction.
+
+        Raises:
+            InputError: the run has no such task or kept no weights, or the sentences do not fit the task.
+        """
+        columns = [_texts(name, given) for name, given in (("sentences", sentences), ("sentences2", sentences2))]
+        texts = self._normalized(task, [column for column in columns if column is not None])
+        rows = [row for row, parts in enumerate(zip(*texts, strict=True)) if all(parts) or not skip_empty]
+        found = self._score(task, [[column[row] for row in rows] for column in texts], batch_tokens, progress)
+        found.index = pd.Index(rows)
+        found = found.reindex(range(len(texts[0])))
+        found.index = sentences.index if isinstance(sentences, pd.Series) else pd.RangeIndex(len(found))
+        return found
+
+    def _normalized(self, task: str, texts: list[list[str]]) -> list[list[str]]:
+        from mtbert.data.rows import normalize
+
+        dataset = self.dataset(task)
+        if len(texts) != len(dataset.sentences):
+            raise InputError(f"task '{task}' takes {_counted(len(dataset.sentences))} a row; got {len(texts)}")
+        if len(texts[0]) != len(texts[-1]):
+            raise InputError(f"{len(texts[0])} sentences, but {len(texts[-1])} sentences2; expected as many")
+        return [[normalize(text, dataset.text) for text in column] for column in texts]
+
+    def _score(self, task: str, texts: list[list[str]], batch_tokens: int | None, progress: bool) -> pd.DataFrame:
+        import torch
+
+        from mtbert.data.updates import EvaluationUpdates
+        from mtbert.outputs import evaluate, predictions
+
+        definition = self.module.tasks[task]
+        logits = torch.zeros((0, definition.num_outputs) if definition.classification else 0)
+        if texts[0]:
+            key = ("predict", task)
+            updates = EvaluationUpdates(
+                {key: self._table(task, texts)}, batch_tokens or self.config.trainer.eval_tokens, packed=True
+            )
+            logits = evaluate(self.module, _each(updates, progress), *self._runtime)[key]
+        frame = predictions(definition, logits)
+        return frame if definition.graded else frame.astype({"prediction": "Int64"})
+
+    def _table(self, task: str, texts: list[list[str]]) -> Table:
+        from mtbert.data.table import SpecialTokens, Table
+        from mtbert.data.tokens import tokenize
+        from mtbert.model.pretrained import load_tokenizer
+
+        files = self._encoder_files
+        tokenizer = load_tokenizer(files)
+        special = SpecialTokens(files.cls_id, files.sep_id, self.config.encoder.max_length)
+        sentences = [tokenize(column, tokenizer) for column in texts]
+        num_sequences = self.module.tasks[task].num_sentences
+        return Table.build([""] * len(texts[0]), None, sentences, num_sequences, special)
+
+    @cached_property
+    def module(self) -> MultitaskModule:
+        """The model with its best weights, in evaluation mode.
+
+        Raises:
+            InputError: the run kept no weights, or they do not fit its config; the encoder it started from is gone
+                or has changed.
+        """
+        from mtbert.checkpoints import load_weights
+        from mtbert.model.pretrained import empty_encoder
+        from mtbert.module import build_module
+
+        weights = self.directory / "checkpoints" / "best.safetensors"
+        if not weights.is_file():
+            raise InputError(
+                f"{self.directory}: its weights were not kept (keep={self.config.keep}); remove the directory and "
+                "train again with keep=best"
+            )
+        module = build_module(self.config, empty_encoder(self.config.encoder, self._encoder_files))
+        load_weights(module, weights)
+        return module.eval()
+
+    @cached_property
+    def _encoder_files(self) -> EncoderFiles:
+        """Shape and tokenizer of the encoder; its weights only tell whether it is still the same."""
+        from mtbert.model.pretrained import resolve
+
+        files, expected = resolve(self.config.encoder), self.record.encoder.sha256
+        if expected not in (None, files.weights_sha256):
+            raise InputError(
+                f"{files.weights}: not the encoder that {self.directory.name} started from; expected one with "
+                f"sha256 {expected}"
+            )
+        return files
+
+    @cached_property
+    def _runtime(self) -> tuple[str, str]:
+        """Accelerator and precision."""
+        from mtbert.config import TrainerConfig
+        from mtbert.runtime import find_runtime
+
+        here = find_runtime(TrainerConfig())
+        return here.accelerator, here.precision if self.record.precision == "bf16-mixed" else "32-true"
+
+
+def _no_run(directory: Path) -> str:
+    """Why there is no result to read."""
+    if not directory.exists():
+        names = [p.name for folder in {directory.parent, runs_dir()} if folder.is_dir() for p in folder.iterdir()]
+        close = nearest(directory.name, names)
+        hint = close if close.startswith("; did you mean") else "; `mtbert runs` lists what is there"
+        return f"{directory}: no such run{hint}"
+    if not directory.is_dir():
+        return f"{directory}: is a file; expected the directory of a run"
+    if (directory / FAILED_FILE).is_file():
+        return f"{directory}: this run failed: {FailedRun.from_file(directory / FAILED_FILE).reason}"
+    if RUN_NAME.fullmatch(directory.name):
+        return f"{directory}: this run is not finished; the command that began it goes on with it"
+    inside = sorted(path.parent.name for path in directory.glob(f"*/{RESULT_FILE}"))
+    hint = f"it is a folder of runs; give one of them, e.g. {directory / inside[0]}" if inside else f"no {RESULT_FILE}"
+    return f"{directory}: not the directory of a run: {hint}"
+
+
+def _original(directory: Path, name: str) -> Path:
+    original = directory.parent / name
+    if not (original / RESULT_FILE).is_file():
+        raise InputError(f"{directory}: the same run as {name}, which is no longer in {directory.parent}")
+    return original
+
+
+def _texts(name: str, given: Any) -> list[str] | None:
+    """Text of each row; what pandas calls missing is empty."""
+    if given is None:
+        return None
+    texts = [given] if isinstance(given, str) else list(given)
+    missing = pd.isna(pd.Series(texts, dtype=object))
+    for row, text in enumerate(texts):
+        if not isinstance(text, str) and not missing[row]:
+            raise InputError(f"{name}[{row}] is {one_line(repr(text), 60)}; expected text")
+    return ["" if gone else text for text, gone in zip(texts, missing, strict=True)]
+
+
+def _counted(sentences: int) -> str:
+    return "one sentence" if sentences == 1 else "two sentences"
+
+
+def _each(updates: Any, progress: bool) -> Iterable[Any]:
+    from tqdm import tqdm
+
+    batches = (updates[index] for index in range(len(updates)))
+    return tqdm(batches, total=len(updates), unit="batch", leave=False, disable=None if progress else True)
