@@ -73,6 +73,7 @@ class Board(Callback):
         if not trainer.loggers or self.num_logged == len(self.recorder.epochs):
             return
         self.num_logged = len(self.recorder.epochs)
+        self._values.clear()  # no checkpoint has them: a continued run could not log them either
         step = self.recorder.epochs[-1]["step"]
         _log(trainer, self._epoch_metrics(), step)
         if sum(epoch["phase"] == self._phase.name for epoch in self.recorder.epochs) == self._phase.epochs:
