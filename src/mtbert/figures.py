@@ -81,7 +81,7 @@ def draw_confusion(axes: Axes, counts: Int[np.ndarray, "labels predictions"], co
 def draw_scatter(axes: Axes, scores: Scores, labels: Labels, high: float, color: str) -> None:
     """A point a row, see-through so that dense places are darker; the grey line is where prediction equals label."""
     axes.plot([0, high], [0, high], color=GREY, linewidth=1, linestyle="--", zorder=1)
-    opacity = float(np.clip(150 / max(len(labels), 1), 0.15, 0.6))
+    opacity = float(np.clip(250 / max(len(labels), 1), 0.25, 0.7))
     axes.scatter(labels, scores, s=16, color=color, alpha=opacity, linewidths=0, zorder=2)
     margin = 0.03 * high
     axes.set(xlabel="label", ylabel="predicted", xlim=(-margin, high + margin), ylim=(-margin, high + margin))
@@ -101,4 +101,4 @@ def draw_histogram(axes: Axes, scores: Scores, labels: Labels, high: float, colo
         axes.stairs(shares, edges, label=text, linewidth=2, **style)
     axes.axvline(high / 2, color="black", linewidth=1, linestyle="--")
     axes.set(xlabel="score", ylabel="share of the label's rows", xlim=(0, high))
-    axes.legend(fontsize=11, frameon=False)
+    axes.legend(fontsize=11, edgecolor="none", framealpha=0.9)

@@ -93,6 +93,7 @@ def _tensorboard(directory: Path, step: int) -> Logger:
 
 
 def _wandb(directory: Path) -> Logger:
+    # resume: a continued run goes on in its W&B run, which shows the steps after the last checkpoint twice.
     try:
         return WandbLogger(project="mtbert", name=directory.name, save_dir=directory, resume="auto")
     except ModuleNotFoundError:
