@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
 
 from mtbert import __version__
-from mtbert.errors import InputError, explain, nearest
+from mtbert.errors import InputError, Stopped, explain, nearest
 
 # command -> module with add_arguments(parser) and main(args), and what it is for
 COMMANDS = {
@@ -18,7 +20,9 @@ COMMANDS = {
     "runs": ("mtbert.results.runs", "list the runs there are"),
     "predict": ("mtbert.predict", "score a CSV file with a trained run"),
     "data": ("mtbert.data.download", "download the five datasets"),
+    "parity": ("mtbert.parity", "replay recorded runs of the paper's published code, step by step"),
 }
+RESUMABLE = ("train", "reproduce", "data")
 TRAIN = "train one experiment, or several with --multirun; takes Hydra overrides"
 
 
@@ -26,14 +30,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; a user's mistake is one line on standard error and a status above 0."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
+    _stop_on_signals()
     try:
         return _dispatch([argument for argument in arguments if argument != "--debug"])
-    except (Exception, KeyboardInterrupt) as error:
+    except BrokenPipeError:  # whoever reads the output has seen enough: `mtbert table | head`
+        sys.stderr.close()
+        return 0
+    except (Exception, Stopped) as error:
         if debug:
             traceback.print_exc()
         line, status = explain(error)
+        if isinstance(error, Stopped) and arguments[0] in RESUMABLE:
+            line += "; the same command again goes on from here"
         print(f"mtbert: {line}", file=sys.stderr)
         return status
+
+
+def _stop_on_signals() -> None:
+    """Ctrl-C and SIGTERM end a command in order, and only once: what is being written is finished or taken away."""
+
+    def stop(number: int, frame: object) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_IGN)
+        raise Stopped(number)
+
+    if threading.current_thread() is threading.main_thread():
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, stop)
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -117,7 +117,7 @@ def _fields_of(details: str) -> list[str]:
 
 def _all_keys(node: DictConfig, prefix: str = "") -> list[str]:
     keys = []
-    for key in node:
+    for key in map(str, node):
         if OmegaConf.is_interpolation(node, key) or OmegaConf.is_missing(node, key):
             continue
         value = node._get_node(key)

@@ -60,6 +60,7 @@ class DatasetConfig:
 
     task: str = "???"
     files: dict[str, list[str]] = field(default_factory=dict)  # split -> file names; several are joined in order
+    separator: str = "\t"  # between the columns
     id: str = "id"
     sentences: list[str] = field(default_factory=list)  # column names: one, or two for a pair
     text: str = "sentence"  # normalisation: sentence (lower case, strip) | pair (and spaces before . ? , ')
@@ -210,9 +211,9 @@ def _only_known_keys(node: DictConfig, prefix: str = "") -> None:
     """Refuse keys that the schema lacks: an override like ``+key=value`` adds one to a typed node unasked."""
     kind = OmegaConf.get_type(node)
     known = [f.name for f in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else None
-    for key in node:
+    for key in map(str, node):
         if known is not None and key not in known:
-            raise InputError(f"config: no key '{prefix}{key}'{nearest(str(key), known)}")
+            raise InputError(f"config: no key '{prefix}{key}'{nearest(key, known)}")
         if isinstance(value := node._get_node(key), DictConfig) and not value._is_none():
             _only_known_keys(value, f"{prefix}{key}.")
 
@@ -227,12 +228,17 @@ def check(config: Config) -> None:
         _one_of("loggers", logger, LOGGERS)
     for name, dataset in config.datasets.items():
         _check_dataset(f"datasets.{name}", dataset, config)
-    for name in (*config.scale.train_rows, *config.scale.dev_rows):
-        _positive(f"scale rows of {name}", config.scale.train_rows.get(name, 1.0))
+    for split in ("train_rows", "dev_rows"):
+        for name, factor in getattr(config.scale, split).items():
+            _positive(f"scale.{split}.{name}", factor)
     for key in ("epochs", "lr", "max_rows"):
         _positive(f"scale.{key}", getattr(config.scale, key))
     for key in ("epochs", "batch_size", "lr"):
         _positive(key, getattr(config, key))
+    for key in ("eval_tokens", "log_every_n_steps"):
+        _positive(f"trainer.{key}", getattr(config.trainer, key))
+    if config.encoder.max_length < 4:
+        raise InputError(f"config: encoder.max_length={config.encoder.max_length}; expected 4 tokens or more")
     for name, phase in present_phases(config).items():
         _check_phase(f"phases.{name}", phase)
     for key, rate in (
@@ -262,6 +268,8 @@ def _check_dataset(key: str, dataset: DatasetConfig, config: Config) -> None:
     _one_of(f"{key}.text", dataset.text, TEXTS)
     for split in dataset.files:
         _one_of(f"{key}.files", split, SPLITS)
+    if len(dataset.separator) != 1:
+        raise InputError(f"config: {key}.separator={dataset.separator!r}; expected one character")
     if len(dataset.sentences) not in (1, 2):
         raise InputError(f"config: {key}.sentences={dataset.sentences}; expected one column name, or two for a pair")
     if dataset.label.low >= dataset.label.high:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import signal
 from collections.abc import Iterable
 
 
@@ -13,6 +14,14 @@ class InputError(Exception):
     The message is one line that says where it is, what was found and what would be right. The command line
     prints it and exits with status 2; ``--debug`` shows the traceback as well.
     """
+
+
+class Stopped(BaseException):
+    """Somebody asked the process to stop (Ctrl-C, SIGTERM); ``number`` is the signal's."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 def nearest(name: str, options: Iterable[str]) -> str:
@@ -28,8 +37,9 @@ def explain(error: BaseException) -> tuple[str, int]:
     """The line that a person is shown for an error, and the exit status."""
     if isinstance(error, InputError):
         return str(error), 2
-    if isinstance(error, KeyboardInterrupt):
-        return "stopped; the same command again goes on from here", 130
+    if isinstance(error, Stopped | KeyboardInterrupt):
+        number = error.number if isinstance(error, Stopped) else signal.SIGINT
+        return "stopped", 128 + number
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"disk full: {error.filename or 'a file'} could not be written; nothing half written is left", 1
     if isinstance(error, OSError):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,13 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from mtbert.errors import InputError
+from mtbert.errors import InputError, Stopped
 from mtbert.plan import Plan
-from mtbert.results.record import FAILED_FILE
+from mtbert.results.record import FAILED_FILE, FailedRun
 from mtbert.rundir import begun, finished, record_alias, record_failure
 from mtbert.terminal import clock
 
 LABEL = "MTBERT_LABEL"  # what a run's progress lines open with
+STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit statuses of a run that was told to stop: no failure
 PLAIN = "MTBERT_PLAIN"  # set where several runs write to one terminal: lines, no bars
 
 
@@ -43,25 +44,65 @@ def run_study(jobs: Sequence[Job], parallel: int, arguments: Sequence[str] = ())
     distinct = {job.plan.hash: job for job in reversed(jobs)}
     missing = [job for job in jobs if distinct[job.plan.hash] is job and finished(job.plan) is None]
     _announce(jobs, missing)
-    failures: dict[str, str] = {}
-    started = time.perf_counter()
-
-    def make(numbered: tuple[int, Job]) -> None:
-        number, job = numbered
-        reason = _run_process(job, f"[{number}/{len(missing)}]", parallel, arguments)
-        if reason is not None:
-            failures[job.plan.directory.name] = reason
-            print(f"FAILED {job.plan.directory.name}: {reason}", file=sys.stderr, flush=True)
-        elif number < len(missing) and parallel == 1:
-            left = (time.perf_counter() - started) / number * (len(missing) - number)
-            print(f"study: {number} of {len(missing)} runs done, about {clock(left)} left", file=sys.stderr, flush=True)
-
-    with ThreadPoolExecutor(max_workers=parallel) as pool:
-        list(pool.map(make, enumerate(missing, start=1)))
+    failures = _Study(missing, parallel, arguments).run()
     for job in jobs:
         if (record := finished(job.plan)) is not None:
             record_alias(job.plan, record)
     return failures
+
+
+class _Study:
+    """Runs being made, so many processes at a time; stopped together."""
+
+    def __init__(self, jobs: Sequence[Job], parallel: int, arguments: Sequence[str]) -> None:
+        self.jobs, self.parallel, self.arguments = jobs, parallel, arguments
+        self.processes: set[subprocess.Popen[bytes]] = set()
+        self.failures: dict[str, str] = {}
+        self.started = time.perf_counter()
+
+    def run(self) -> dict[str, str]:
+        pool = ThreadPoolExecutor(max_workers=self.parallel)
+        try:
+            for future in [pool.submit(self._make, number, job) for number, job in enumerate(self.jobs, start=1)]:
+                future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            self._stop()
+            raise
+        pool.shutdown()
+        return self.failures
+
+    def _make(self, number: int, job: Job) -> None:
+        """One run, in a process of its own."""
+        total = len(self.jobs)
+        environment = os.environ | {LABEL: f"[{number}/{total}] {job.plan.config.name} s{job.plan.config.seed}"}
+        if self.parallel > 1:
+            environment[PLAIN] = "1"
+        command = [sys.executable, "-m", "mtbert", "train", *self.arguments, *job.overrides]
+        process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
+        self.processes.add(process)
+        status = process.wait()
+        self.processes.discard(process)
+        if status in STOPPED:
+            raise Stopped(status - 128)
+        if status:
+            name, reason = job.plan.directory.name, _reason(job, status)
+            self.failures[name] = reason
+            print(f"FAILED {name}: {reason}", file=sys.stderr, flush=True)
+        elif number < total and self.parallel == 1:
+            left = (time.perf_counter() - self.started) / number * (total - number)
+            print(f"study: {number} of {total} runs done, about {clock(left)} left", file=sys.stderr, flush=True)
+
+    def _stop(self) -> None:
+        """End what is running, in order where it lets itself be ended."""
+        running = list(self.processes)
+        for process in running:
+            process.terminate()
+        for process in running:
+            try:
+                process.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
 def _announce(jobs: Sequence[Job], missing: Sequence[Job]) -> None:
@@ -73,27 +114,11 @@ def _announce(jobs: Sequence[Job], missing: Sequence[Job]) -> None:
     print(f"study: {len(jobs)} runs: {', '.join(parts)}", file=sys.stderr, flush=True)
 
 
-def _run_process(job: Job, number: str, parallel: int, arguments: Sequence[str]) -> str | None:
-    """Run one job in a process of its own; the reason if it failed."""
-    environment = os.environ | {LABEL: f"{number} {job.plan.config.name} s{job.plan.config.seed}"}
-    if parallel > 1:
-        environment[PLAIN] = "1"
-    command = [sys.executable, "-m", "mtbert", "train", *arguments, *job.overrides]
-    process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
-    try:
-        status = process.wait()
-    except KeyboardInterrupt:  # the run has got the signal too: let it close its files
-        process.wait(timeout=60)
-        raise
-    return None if status == 0 else _reason(job, status)
-
-
 def _reason(job: Job, status: int) -> str:
-    if status == 130:
-        raise KeyboardInterrupt
+    """Why a run's process ended with ``status``: what it recorded itself, else what can be seen from here."""
     try:
-        return str(json.loads((job.plan.directory / FAILED_FILE).read_text(encoding="utf-8"))["reason"])
-    except (OSError, ValueError, KeyError):
+        return FailedRun.from_file(job.plan.directory / FAILED_FILE).reason
+    except InputError:
         reason = f"exit status {status}" if status > 0 else f"killed by signal {-status}"
         if status == -9:
             reason += " (out of memory?)"

@@ -60,7 +60,7 @@ def read_rows(path: Path, dataset: DatasetConfig, labelled: bool) -> Rows:
         InputError: see ``read_table``; or a column is missing, a label is no number or lies outside the range that
             ``dataset`` states, or no row can be used.
     """
-    frame = read_table(path)
+    frame = read_table(path, dataset.separator)
     label = dataset.label.column
     _check_columns(path, list(frame.columns), [dataset.id, *dataset.sentences, *([label] if labelled else [])])
     available, dropped = len(frame), Counter[str]()
@@ -81,8 +81,8 @@ def read_rows(path: Path, dataset: DatasetConfig, labelled: bool) -> Rows:
     )
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """``parse_table`` of a tab-separated file.
+def read_table(path: Path, separator: str) -> pd.DataFrame:
+    """``parse_table`` of a file.
 
     Raises:
         InputError: also, there is no such file.
@@ -95,10 +95,10 @@ def read_table(path: Path) -> pd.DataFrame:
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    return parse_table(content, str(path))
+    return parse_table(content, str(path), separator)
 
 
-def parse_table(content: bytes, source: str, separator: str = "\t") -> pd.DataFrame:
+def parse_table(content: bytes, source: str, separator: str) -> pd.DataFrame:
     """All fields of rows under a header, as text; the index says on which line a row starts.
 
     Blank lines are skipped, but under a header of one field, where they are empty fields. The csv module reads, since

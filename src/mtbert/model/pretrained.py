@@ -56,6 +56,9 @@ def empty_encoder(config: EncoderConfig, files: EncoderFiles) -> BertEncoder:
 
     with torch.device("meta"):  # no time spent on random weights that are replaced at once
         encoder = BertEncoder(_bert_config(_read_config(files.config), config), config.pooling)
+    if config.max_length > encoder.config.max_position_embeddings:
+        limit = encoder.config.max_position_embeddings
+        raise InputError(f"{files.config}: has {limit} positions; encoder.max_length={config.max_length} is more")
     return encoder.to_empty(device="cpu")
 
 
