@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install -qq --root-user-action ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce-table test check format smoke tensorboard table data bench clean lock
+.PHONY: help setup reproduce-table test check format smoke tensorboard table data clean lock
 
 help: ## list these targets
 	@echo "usage: make TARGET [VARIABLE=value ...]"
@@ -26,7 +26,7 @@ help: ## list these targets
 	@echo
 	@echo "variables:"
 	@echo "  SCALE=sample|quick|paper  SEEDS=0,1,2  EXPERIMENTS=00_baseline,final  JOBS=1   of reproduce-table"
-	@echo "  ARGS='...'                of test, data, table, bench: passed on as they are"
+	@echo "  ARGS='...'                of reproduce-table, test, data, table: passed on"
 	@echo "  PYTHON=python3.12         the Python (3.11 or newer) that .venv is made with"
 	@echo "  TORCH=torch==2.13.0       the PyTorch that is installed"
 
@@ -54,7 +54,7 @@ $(STAMP): requirements.lock pyproject.toml
 
 reproduce-table: setup ## the paper's table: every experiment run (what is done is kept), then the table
 	@$(BIN)/mtbert reproduce $(if $(SCALE),--scale '$(SCALE)') $(if $(SEEDS),--seeds '$(SEEDS)') \
-		$(if $(EXPERIMENTS),--experiments '$(EXPERIMENTS)') $(if $(JOBS),--jobs '$(JOBS)')
+		$(if $(EXPERIMENTS),--experiments '$(EXPERIMENTS)') $(if $(JOBS),--jobs '$(JOBS)') $(ARGS)
 
 test: setup ## the tests (ARGS='-k packing')
 	@$(BIN)/python -m pytest $(ARGS)
@@ -79,9 +79,6 @@ table: setup ## print the table of the runs there are (ARGS='--format markdown')
 
 data: setup ## download the five datasets into ./data (or $MTBERT_DATA)
 	@$(BIN)/mtbert data $(ARGS)
-
-bench: setup ## how fast a training step is here
-	@$(BIN)/mtbert bench $(ARGS)
 
 clean: ## remove caches and build output; never runs/ or data/
 	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -51,7 +51,10 @@ def test_a_mistake_is_one_line_with_the_place_and_the_nearest_name(override: str
         ("epochss: 3", "config file experiment/own.yaml: no key 'epochss'; did you mean 'epochs'?"),
         ("heads: {share_layer: true}", "experiment/own.yaml: no key 'heads.share_layer'; did you mean 'share_layers'?"),
         ("phases: {extr: {epochs: 2}}", "no key 'phases.extr'; did you mean 'extra'?"),
-        ("epochs: many", "config file experiment/own.yaml: Value 'many' of type 'str' could not be converted to Integer"),
+        (
+            "epochs: many",
+            "config file experiment/own.yaml: Value 'many' of type 'str' could not be converted to Integer",
+        ),
         ("heads: {share_layers: [", "not YAML"),
     ],
 )

@@ -64,7 +64,14 @@ def test_paper_scale_is_the_paper(rows: Path) -> None:
 def test_names_paths_and_loggers_are_not_part_of_a_runs_identity(rows: Path, tmp_path: Path) -> None:
     first = plan("00_baseline", "quick", rows)
     same = plan(
-        "00_baseline", "quick", rows, "name=other", f"runs_dir={tmp_path}", "loggers=[csv]", "keep=all", "trainer.num_workers=2"
+        "00_baseline",
+        "quick",
+        rows,
+        "name=other",
+        f"runs_dir={tmp_path}",
+        "loggers=[csv]",
+        "keep=all",
+        "trainer.num_workers=2",
     )
     assert same.hash == first.hash
     for change in ("seed=1", "lr=2e-5", "trainer.eval_tokens=100", "recipe.loss_division=true", "train_metrics=off"):

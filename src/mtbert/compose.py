@@ -117,11 +117,12 @@ def _fields_of(details: str) -> list[str]:
 
 def _all_keys(node: DictConfig, prefix: str = "") -> list[str]:
     keys = []
-    for key in map(str, node):
-        if OmegaConf.is_interpolation(node, key) or OmegaConf.is_missing(node, key):
-            continue
+    for key in node:
         value = node._get_node(key)
-        keys.append(f"{prefix}{key}")
+        if value is None or value._is_interpolation() or value._is_missing():
+            continue
+        name = f"{prefix}{key!s}"
+        keys.append(name)
         if isinstance(value, DictConfig) and not value._is_none():
-            keys += _all_keys(value, f"{prefix}{key}.")
+            keys += _all_keys(value, f"{name}.")
     return keys

@@ -211,11 +211,12 @@ def _only_known_keys(node: DictConfig, prefix: str = "") -> None:
     """Refuse keys that the schema lacks: an override like ``+key=value`` adds one to a typed node unasked."""
     kind = OmegaConf.get_type(node)
     known = [f.name for f in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else None
-    for key in map(str, node):
+    for key in node:
+        name = f"{prefix}{key!s}"
         if known is not None and key not in known:
-            raise InputError(f"config: no key '{prefix}{key}'{nearest(key, known)}")
+            raise InputError(f"config: no key '{name}'{nearest(str(key), known)}")
         if isinstance(value := node._get_node(key), DictConfig) and not value._is_none():
-            _only_known_keys(value, f"{prefix}{key}.")
+            _only_known_keys(value, f"{name}.")
 
 
 def check(config: Config) -> None:
