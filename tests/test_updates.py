@@ -35,7 +35,7 @@ def training(packed: bool = True) -> TrainingUpdates:
             [Draw("sst", rows_of([4, 0])), Draw("sts", rows_of([1, 2], [3]), 0.5)],
             [Draw("sst", rows_of([3]))],
         ],
-        reductions={"sst": Reduction(2, False, True), "sts": Reduction(2, True, False)},
+        reductions={"sst": Reduction(2), "sts": Reduction(2, divided=True)},
         weights={"sst": 1.0, "sts": 3.0},
         seeds=[11, 12],
         packed=packed,
@@ -43,20 +43,20 @@ def training(packed: bool = True) -> TrainingUpdates:
 
 
 @pytest.mark.parametrize(
-    ("divided", "classification", "num_rows", "expected"),
+    ("configured", "divided", "num_rows", "expected"),
     [
-        (False, True, 8, 1 / 8),  # as written: plain means,
+        (False, False, 8, 1 / 8),  # as written: plain means,
         (False, False, 3, 1 / 3),  # of a short last batch too
-        (True, True, 8, 1 / 8),  # as run: SST's sum over the configured batch size
-        (True, True, 3, 1 / 8),
-        (True, False, 8, 1 / 64),  # as run: PARA's and STS's mean, over the batch size once more
-        (True, False, 3, 1 / 24),
+        (True, False, 8, 1 / 8),  # as run: SST's sum over the configured batch size
+        (True, False, 3, 1 / 8),
+        (False, True, 8, 1 / 64),  # as run: PARA's and STS's mean, over the batch size once more
+        (False, True, 3, 1 / 24),
     ],
 )
 def test_reduction_against_hand_computed_factors(
-    divided: bool, classification: bool, num_rows: int, expected: float
+    configured: bool, divided: bool, num_rows: int, expected: float
 ) -> None:
-    assert Reduction(8, divided, classification).coefficient(num_rows) == pytest.approx(expected)
+    assert Reduction(8, configured, divided).coefficient(num_rows) == pytest.approx(expected)
 
 
 def test_coefficients_join_reduction_schedule_and_task_weights() -> None:

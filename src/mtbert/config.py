@@ -99,7 +99,8 @@ class Recipe:
 
     name: str = "as_written"
     integer_labels: bool = False  # training labels of regression tasks are truncated: 3.8 becomes 3
-    loss_division: bool = False  # classification: sum / batch size; the others: mean / batch size once more
+    configured_batch_size: bool = False  # classification: sum / configured batch size, short batch or not
+    loss_division: bool = False  # all other tasks: mean / configured batch size once more
     uncorrected_epsilon: bool = False  # AdamW adds eps to sqrt(v) before v's bias correction
     evaluate_integer_labels: bool = False  # Pearson against truncated labels
     evaluate_logits: bool = False  # Pearson of the raw logit instead of the rescaled sigmoid

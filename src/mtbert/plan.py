@@ -100,6 +100,7 @@ def _phase(config: Config, name: str, phase: PhaseConfig) -> Phase:
         return getattr(config, key) if value is None else value
 
     fixed = "encoder" in phase.freeze
+    has_dropout = max(config.encoder.hidden_dropout, config.encoder.attention_dropout) > 0
     return Phase(
         name=name,
         schedule=dict(inherited("schedule")),
@@ -108,7 +109,7 @@ def _phase(config: Config, name: str, phase: PhaseConfig) -> Phase:
         lr=inherited("lr") * config.scale.lr,
         freeze=tuple(sorted(phase.freeze)),
         start_from=phase.start_from,
-        encoder_dropout=config.recipe.frozen_dropout if fixed else True,
+        encoder_dropout=config.recipe.frozen_dropout and has_dropout if fixed else True,
     )
 
 

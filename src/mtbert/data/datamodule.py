@@ -209,6 +209,12 @@ class MixedDataModule(LightningDataModule):
         """Serve this phase from now on."""
         self.phase = phase
 
+    def _reduction(self, task: str) -> Reduction:
+        recipe = self.config.recipe
+        if find_task(task, self.config.tasks[task]).classification:
+            return Reduction(self.phase.batch_size, configured=recipe.configured_batch_size)
+        return Reduction(self.phase.batch_size, divided=recipe.loss_division)
+
     def train_dataloader(self) -> DataLoader[Update]:
         """The current epoch's updates, in order. Reload it every epoch."""
         return self._loader(self.training_updates(self.trainer.current_epoch if self.trainer else 0))
@@ -217,12 +223,10 @@ class MixedDataModule(LightningDataModule):
         """The updates of one epoch (from 0) of the current phase; update ``i`` does not depend on those before it."""
         phase, config = self.phase, self.config
         steps, tables = self.steps(epoch), self._training_tables()
-        divided = config.recipe.loss_division
-        classification = {task: find_task(task, config.tasks[task]).classification for task in tables}
         return TrainingUpdates(
             tables=tables,
             steps=steps,
-            reductions={task: Reduction(phase.batch_size, divided, classification[task]) for task in tables},
+            reductions={task: self._reduction(task) for task in tables},
             weights={task: config.tasks[task].weight for task in tables},
             seeds=[derive(config.seed, phase.name, epoch, step) for step in range(len(steps))],
             packed=not phase.cached,

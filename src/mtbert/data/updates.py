@@ -77,19 +77,18 @@ class Update:
 class Reduction:
     """How the values of a batch become its loss.
 
-    The mean (the paper's text); ``divided``, what its code does: the sum over the configured batch size for
-    classification, and the mean over the batch size once more for the others.
+    The mean over its rows (the paper's text). As the published code has it: ``configured``, the sum over the
+    configured batch size, also for a short batch; ``divided``, the batch size divides once more.
     """
 
     batch_size: int
-    divided: bool
-    classification: bool
+    configured: bool = False
+    divided: bool = False
 
     def coefficient(self, num_rows: int) -> float:
         """The factor of each row of a batch of ``num_rows``."""
-        if not self.divided:
-            return 1 / num_rows
-        return 1 / self.batch_size if self.classification else 1 / (num_rows * self.batch_size)
+        mean = 1 / (self.batch_size if self.configured else num_rows)
+        return mean / self.batch_size if self.divided else mean
 
 
 class TrainingUpdates(Dataset[Update]):
