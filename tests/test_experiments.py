@@ -38,6 +38,13 @@ def test_thirteen_rows_and_final_are_distinct_runs(scale: str, rows: Path) -> No
     assert len(set(hashes.values())) == 14, hashes
 
 
+def test_every_deviation_is_a_run_of_its_own(rows: Path) -> None:
+    names = [f"deviation/{path.stem}" for path in sorted((conf_dir() / "experiment" / "deviation").glob("*.yaml"))]
+    on = ["00_baseline", "04_cut_para", "10_round_robin", "12_frozen_encoder"]
+    hashes = {name: plan(name, "quick", rows).hash for name in [*names, *on]}
+    assert len(set(hashes.values())) == len(names) + len(on), hashes
+
+
 @pytest.mark.parametrize("scale", ["sample", "quick", "paper"])
 def test_scales_multiply_what_the_experiment_says(scale: str, rows: Path) -> None:
     baseline, longer = plan("00_baseline", scale, rows), plan("01_20_epochs", scale, rows)
