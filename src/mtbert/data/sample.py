@@ -10,39 +10,31 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import os
 import re
-import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mtbert.data import sample_rows, sample_words
-from mtbert.data.sample_rows import Dice
-from mtbert.paths import cache_dir, sha256
+from mtbert.data import sample_words
+from mtbert.data.sample_dice import Dice
+from mtbert.data.sample_questions import quora_row
+from mtbert.data.sample_remarks import cfimdb_row, sst_row
+from mtbert.data.sample_scenes import sick_row, sts_row
+from mtbert.paths import atomic_write, cache_dir, sha256
 
-VERSION = 1
-CONTENT = "0000000000"  # digest() of what write() writes with seed 0: it names the folder in the cache
+CONTENT = "be3b6cdeaf"  # digest() of what write() writes with seed 0; it names the folder in the cache
+# Rows: enough to tell the experiments apart, few enough for all of them in minutes on two cores.
 SIZES = {
-    "sst": {"train": 600, "dev": 200, "test": 200},
-    "quora": {"train": 2400, "dev": 300, "test": 300},
-    "sts": {"train": 450, "dev": 200, "test": 200},
-    "cfimdb": {"train": 120, "dev": 30, "test": 30},
-    "sick": {"train": 225, "trial": 25, "test": 250},
+    "sst": {"train": 260, "dev": 200, "test": 60},
+    "quora": {"train": 360, "dev": 200, "test": 60},
+    "sts": {"train": 180, "dev": 200, "test": 60},
+    "cfimdb": {"train": 44, "dev": 12, "test": 20},
 }
-FILES = tuple(
-    sorted(
-        [
-            "sick2014.csv",
-            *(
-                f"{stem}-{split}.csv"
-                for stem in ("ids-sst", "ids-cfimdb", "quora", "sts")
-                for split in ("train", "dev", "test-student")
-            ),
-        ]
-    )
-)
+NUM_SICK = 150
+SPLIT_FILES = {"train": "train", "dev": "dev", "test": "test-student"}
+STEMS = ("ids-cfimdb", "ids-sst", "quora", "sts")
+FILES = (*(f"{stem}-{split}.csv" for stem in STEMS for split in SPLIT_FILES.values()), "sick2014.csv")
 SICK_COLUMNS = (
     "pair_ID",
     "sentence_A",
@@ -57,33 +49,19 @@ SICK_COLUMNS = (
     "sentence_B_dataset",
     "SemEval_set",
 )
+SICK_SETS = ("TRAIN",) * 9 + ("TRIAL",) + ("TEST",) * 10
+SICK_VERBS = {"NEUTRAL": "neutral", "ENTAILMENT": "entails", "CONTRADICTION": "contradicts"}
 
 Row = TypeVar("Row", bound=tuple[Any, ...])
 Key = frozenset[str]
 
 
 def sample_folder() -> Path:
-    """The corpus in the cache, written on first use; whole or not there, also with several processes at once."""
-    folder = cache_dir() / f"sample-{VERSION}-{CONTENT}"
-    if all((folder / name).is_file() for name in FILES):
-        return folder
-    building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        write(building)
-        building.chmod(0o755)
-        _put_in_place(building, folder)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+    """The corpus in the cache, whole: written on first use, and again should a file be missing or damaged."""
+    folder = cache_dir() / f"sample-{CONTENT}"
+    if not all((folder / name).is_file() for name in FILES) or digest(folder) != CONTENT:
+        write(folder)
     return folder
-
-
-def _put_in_place(building: Path, folder: Path) -> None:
-    try:
-        os.rename(building, folder)
-    except OSError:  # it exists: another process was faster, or somebody deleted some of its files
-        for name in FILES:
-            if not (folder / name).is_file():
-                os.replace(building / name, folder / name)
 
 
 def digest(folder: Path) -> str:
@@ -92,9 +70,10 @@ def digest(folder: Path) -> str:
 
 
 def vocabulary() -> list[str]:
-    """Every word, number and punctuation mark that the files can hold, in lower case, sorted."""
+    """Every word, number and punctuation mark that the files can hold, lower case and without accents, sorted."""
     texts = _texts(value for name, value in vars(sample_words).items() if name.isupper())
-    text = re.sub(r"\{\w+\}", " ", " ".join(texts)).lower()
+    text = unicodedata.normalize("NFD", re.sub(r"\{\w+\}", " ", " ".join(texts)).lower())
+    text = "".join(sign for sign in text if unicodedata.category(sign) != "Mn")
     return sorted(set(re.findall(r"\w+|[^\w\s]", text)))
 
 
@@ -109,8 +88,7 @@ def _texts(values: Iterable[Any]) -> Iterator[str]:
 
 
 def write(folder: Path, seed: int = 0) -> None:
-    """Write the thirteen files; the same bytes for the same seed, on any platform and Python version."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write all files, each whole or not at all; the same bytes for the same seed, wherever it runs."""
     held_out = _write_sst(folder, Dice(seed * 10 + 1))
     _write_cfimdb(folder, Dice(seed * 10 + 2), held_out)
     _write_quora(folder, Dice(seed * 10 + 3))
@@ -119,69 +97,63 @@ def write(folder: Path, seed: int = 0) -> None:
 
 
 def _write_sst(folder: Path, dice: Dice) -> list[str]:
-    seen: set[Key] = set()
-    splits = {split: _distinct(lambda: sample_rows.sst_row(dice), count, seen) for split, count in SIZES["sst"].items()}
+    """Returns the sentences of dev and test, in lower case."""
+    splits = _splits("sst", lambda: sst_row(dice), set())
     _write_single(folder, "ids-sst", splits)
-    return [text for split in ("dev", "test") for text, _ in splits[split]]
+    return [text.lower() for split in ("dev", "test") for text, _ in splits[split]]
 
 
-def _write_cfimdb(folder: Path, dice: Dice, held_out: list[str]) -> None:
+def _write_cfimdb(folder: Path, dice: Dice, held_out: Sequence[str]) -> None:
     def draw() -> tuple[str, int]:
-        row = sample_rows.cfimdb_row(dice)
-        return draw() if any(sentence in row[0] for sentence in held_out) else row
+        row = cfimdb_row(dice)
+        while any(sentence in row[0].lower() for sentence in held_out):
+            row = cfimdb_row(dice)
+        return row
 
-    seen: set[Key] = set()
-    _write_single(
-        folder, "ids-cfimdb", {split: _distinct(draw, count, seen) for split, count in SIZES["cfimdb"].items()}
-    )
+    _write_single(folder, "ids-cfimdb", _splits("cfimdb", draw, set()))
 
 
 def _write_single(folder: Path, stem: str, splits: dict[str, list[tuple[str, int]]]) -> None:
-    for split in ("train", "dev"):
-        lines = [
-            (index, _identifier(stem, split, text), text, label) for index, (text, label) in enumerate(splits[split])
+    """As in the course's files a sentence begins with a space, and those of test have one index column more."""
+    for split, rows in splits.items():
+        lines: list[tuple[Any, ...]] = [
+            (index, _identifier(stem, split, text), f" {text}", label) for index, (text, label) in enumerate(rows)
         ]
-        _write_csv(folder / f"{stem}-{split}.csv", ("", "id", "sentence", "sentiment"), lines)
-    # The course's own test files carry their old header as a first column more.
-    tests = [
-        (index + 1, f"{index}.0", _identifier(stem, "test", text), text)
-        for index, (text, _) in enumerate(splits["test"])
-    ]
-    _write_csv(folder / f"{stem}-test-student.csv", ("0", "", "id", "sentence"), tests)
+        columns = ("", "id", "sentence", "sentiment")
+        if split == "test":
+            lines = [(index + 1, f"{index}.0", *rest) for index, *rest, _ in lines]
+            columns = ("0", "", "id", "sentence")
+        _write_csv(folder / f"{stem}-{SPLIT_FILES[split]}.csv", columns, lines)
 
 
 def _write_quora(folder: Path, dice: Dice) -> None:
-    seen: set[Key] = set()
     splits = {
-        split: [
-            (one, other, f"{label}.0")
-            for one, other, label in _distinct(lambda: sample_rows.quora_row(dice), count, seen)
-        ]
-        for split, count in SIZES["quora"].items()
+        split: [(one, other, f"{label}.0") for one, other, label in rows]
+        for split, rows in _splits("quora", lambda: quora_row(dice), set()).items()
     }
-    # As in the real files: rows that cannot be used, to be dropped and counted.
-    splits["train"][700:700] = [(splits["train"][3][0], "", ""), (splits["train"][5][1], splits["train"][9][1], "")]
+    # As in the course's file: two rows that cannot be used, to be dropped and counted.
+    (one, other, _), (another, *_) = splits["dev"][3:5]
+    splits["dev"][20:20] = [(one, another, ""), (other, "", "")]
     _write_pairs(folder, dice, "quora", "is_duplicate", splits)
 
 
 def _write_sts(folder: Path, dice: Dice) -> set[Key]:
+    """Returns the pairs of all splits."""
     seen: set[Key] = set()
-    splits = {split: _distinct(lambda: sample_rows.sts_row(dice), count, seen) for split, count in SIZES["sts"].items()}
-    _write_pairs(folder, dice, "sts", "similarity", splits)
+    _write_pairs(folder, dice, "sts", "similarity", _splits("sts", lambda: sts_row(dice), seen))
     return seen
 
 
 def _write_pairs(folder: Path, dice: Dice, stem: str, label: str, splits: dict[str, list[Row]]) -> None:
     indices = _indices(dice)
     for split, rows in splits.items():
-        lines = [
+        lines: list[tuple[Any, ...]] = [
             (next(indices), _identifier(stem, split, one + other), one, other, value) for one, other, value in rows
         ]
-        columns = ("", "id", "sentence1", "sentence2", label)
+        columns: tuple[str, ...] = ("", "id", "sentence1", "sentence2", label)
         if split == "test":
-            _write_csv(folder / f"{stem}-test-student.csv", columns[:4], [line[:4] for line in lines])
-        else:
-            _write_csv(folder / f"{stem}-{split}.csv", columns, lines)
+            columns, lines = columns[:-1], [line[:-1] for line in lines]
+        _write_csv(folder / f"{stem}-{SPLIT_FILES[split]}.csv", columns, lines)
 
 
 def _indices(dice: Dice) -> Iterator[int]:
@@ -196,26 +168,15 @@ def _indices(dice: Dice) -> Iterator[int]:
 
 def _write_sick(folder: Path, dice: Dice, seen: set[Key]) -> None:
     lines: list[tuple[Any, ...]] = []
-    for split, count in SIZES["sick"].items():
-        for one, other, entailment, score in _distinct(lambda: sample_rows.sick_row(dice), count, seen):
-            verb = {"NEUTRAL": "neutral", "ENTAILMENT": "entails", "CONTRADICTION": "contradicts"}[entailment]
-            lines.append(
-                (
-                    len(lines) + 1,
-                    one,
-                    other,
-                    entailment,
-                    f"{score:g}",
-                    f"A_{verb}_B",
-                    f"B_{verb}_A",
-                    one + ".",
-                    other + ".",
-                    "FLICKR",
-                    "FLICKR",
-                    split.upper(),
-                )
-            )
+    for one, other, label, score in _distinct(lambda: sick_row(dice), NUM_SICK, seen):
+        entailment = (label, f"{score:g}", f"A_{SICK_VERBS[label]}_B", f"B_{SICK_VERBS[label]}_A")
+        origin = (f"{one}.", f"{other}.", "FLICKR", "FLICKR", dice.pick(SICK_SETS))
+        lines.append((len(lines) + 1, one, other, *entailment, *origin))
     _write_csv(folder / "sick2014.csv", SICK_COLUMNS, lines, end="\r\n")
+
+
+def _splits(dataset: str, draw: Callable[[], Row], seen: set[Key]) -> dict[str, list[Row]]:
+    return {split: _distinct(draw, count, seen) for split, count in SIZES[dataset].items()}
 
 
 def _distinct(draw: Callable[[], Row], count: int, seen: set[Key]) -> list[Row]:
@@ -235,8 +196,8 @@ def _identifier(stem: str, split: str, text: str) -> str:
     return hashlib.sha256(f"{stem}/{split}/{text}".encode()).hexdigest()[:25]
 
 
-def _write_csv(path: Path, columns: tuple[str, ...], lines: list[tuple[Any, ...]], end: str = "\n") -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
+def _write_csv(path: Path, columns: Sequence[str], lines: Iterable[Sequence[Any]], end: str = "\n") -> None:
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator=end)
         writer.writerow(columns)
         writer.writerows(lines)

@@ -1,4 +1,4 @@
-"""Words and sentence patterns of the embedded corpus: everything that ``sample.py`` can print.
+"""Words and sentence patterns of the embedded corpus: everything that its files can hold.
 
 ``|`` parts alternatives, ``/`` parts synonyms (names of one thing), ``{a}`` is a gap.
 """
@@ -12,6 +12,10 @@ def _options(text: str) -> list[str]:
 
 def _concepts(text: str) -> list[list[str]]:
     return [option.split("/") for option in _options(text)]
+
+
+def _meanings(text: str) -> list[list[str]]:
+    return [_options(line) for line in text.strip().splitlines()]
 
 
 def _actions(text: str) -> list[tuple[list[list[str]], list[list[str]]]]:
@@ -30,7 +34,7 @@ ADJECTIVES = {
     1: _options("""pleasant | likable | charming | decent | engaging | amusing | solid | watchable | warm | lively
         | agreeable | clever | sweet | competent | graceful | enjoyable | appealing | neat"""),
     -1: _options("""uneven | slow | thin | predictable | bland | forgettable | clumsy | stale | muddled | flat
-        | routine | shallow | repetitive | overlong | sluggish | contrived | patchy | unremarkable"""),
+        | clichéd | routine | shallow | repetitive | overlong | sluggish | contrived | patchy | unremarkable"""),
     -2: _options("""awful | dreadful | unbearable | atrocious | insufferable | dismal | abysmal | wretched | ghastly
         | horrible | disastrous | excruciating | pathetic | appalling | worthless | idiotic"""),
 }
@@ -88,106 +92,70 @@ REVIEW_QUOTES = _options('''a man behind me said " at last " when it was over | 
     " {genre} "''')
 STOPS = [" .", " .", " .", "", " !"]
 
-# Questions: of each kind, the meanings, each with its wordings. Gaps {a} and {b} take two different fillers.
+# Questions. Of each kind the meanings, one a line, each with its wordings; gaps {a} and {b} take different fillers.
 QUESTIONS = {
-    "skill": [
-        _options(text)
-        for text in (
-            """How can I learn {a}? | What is the best way to learn {a}? | How do I get started with {a}?
-        | I want to pick up {a}. Where do I begin? | How should a beginner go about {a}?""",
-            """How long does it take to learn {a}? | How much time do I need to get good at {a}?
-        | In how many months can one master {a}?""",
-            """Why is {a} so hard to learn? | What makes {a} difficult for a beginner?
-        | Why do people struggle to get good at {a}?""",
-            """Is it worth learning {a}? | Should I spend my time on {a}? | Is {a} still a useful thing to learn?""",
-            """How can I teach {a}? | How do I become a teacher of {a}? | What is the best way to teach others {a}?""",
-        )
-    ],
-    "city": [
-        _options(text)
-        for text in (
-            """What are the best places to visit in {a}? | What should I see in {a}? | Which sights are a must in {a}?
-        | I have one day in {a}. What is worth seeing?""",
-            """How expensive is it to live in {a}? | What is the cost of living in {a}?
-        | How much money do I need each month in {a}?""",
-            """Where can I find cheap hotels in {a}? | What are some affordable places to stay in {a}?
-        | Where should I sleep in {a} on a small budget?""",
-            """Is it safe to walk in {a} at night? | How dangerous is {a} after dark?
-        | Can I go out alone in {a} in the evening?""",
-            """Which is the best place to eat in {a}? | Where do people in {a} go for dinner?
-        | What are some good restaurants in {a}?""",
-        )
-    ],
-    "thing": [
-        _options(text)
-        for text in (
-            """How do I clean {a}? | What is the best way to clean {a}? | How can I get the dirt off {a}?""",
-            """How do I repair {a}? | How can I fix {a} that is broken? | What should I do with {a} that is damaged?""",
-            """Where can I buy {a}? | Which shop sells {a} at a good price? | What is the best place to get {a}?""",
-            """Where can I sell {a}? | What is the best place to sell {a}? | How do I find a buyer for {a}?""",
-            """What should I check before buying {a}? | What matters most when choosing {a}?
-        | How do I choose {a} that will last?""",
-        )
-    ],
-    "pet": [
-        _options(text)
-        for text in (
-            """What should I feed {a}? | What does {a} eat? | Which food is good for {a}?""",
-            """How long does {a} live? | What is the life span of {a}? | How old can {a} get?""",
-            """How do I train {a}? | How can I teach {a} to obey? | What is the best way to train {a}?""",
-            """Why does {a} bite? | What makes {a} bite people? | Why do I keep getting bitten by {a}?""",
-            """How do I stop {a} from making noise? | How can I keep {a} quiet at night?""",
-        )
-    ],
-    "route": [
-        _options(text)
-        for text in (
-            """How do I get from {a} to {b}? | What is the best way to travel from {a} to {b}?
-        | I am in {a} and must go to {b}. How do I get there?""",
-            """How long is the train ride from {a} to {b}? | How many hours does the train from {a} to {b} take?""",
-            """Should I move from {a} to {b}? | Is it a good idea to leave {a} and settle in {b}?""",
-        )
-    ],
-    "swap": [
-        _options(text)
-        for text in (
-            """Can I use {a} instead of {b}? | Is it fine to replace {b} with {a}?
-        | I have no {b} at home. Will {a} do?""",
-            """Is {a} healthier than {b}? | Should I eat {a} rather than {b} for my health?
-        | Is {b} less healthy than {a}?""",
-        )
-    ],
-    "family": [
-        _options(text)
-        for text in (
-            """How do I tell my {a} that my {b} lied? | What is the best way to let my {a} know that my {b} is a liar?""",
-            """Why does my {a} ignore my {b}? | What could be the reason that my {b} is ignored by my {a}?""",
-            """How can I get my {a} to forgive my {b}? | What can I do so that my {b} is forgiven by my {a}?""",
-        )
-    ],
-    "compare": [
-        _options(text)
-        for text in (
-            """What is the difference between {a} and {b}? | How do {a} and {b} differ?
-        | In what way is {a} not the same as {b}?""",
-            """Can {a} and {b} be eaten together? | Is it fine to mix {a} and {b} in one meal?
-        | Do {a} and {b} go well together?""",
-        )
-    ],
-    "number": [
-        _options(text)
-        for text in (
-            """Can I lose {a} kilos in {b} weeks? | Is it possible to lose {a} kilos within {b} weeks?
-        | How can I drop {a} kilos in {b} weeks?""",
-            """Is it normal to read {a} books a year at the age of {b}? | I am {b} years old. Are {a} books a year enough?
-        | Should someone aged {b} read {a} books each year?""",
-            """How do I save {a} thousand in {b} months? | What is the best way to put aside {a} thousand in {b} months?
-        | I need {a} thousand in {b} months. How do I save that?""",
-        )
-    ],
+    "skill": _meanings("""
+How can I learn {a}? | How do I get started with {a}? | I want to pick up {a}. Where do I begin?
+How long does it take to learn {a}? | How much time do I need to get good at {a}?
+Why is {a} so hard to learn? | What makes {a} difficult for beginners?
+Is it worth learning {a}? | Should I spend my time on {a}? | Is {a} still useful?
+How can I teach {a}? | How do I become a teacher of {a}? | What is the best way to teach others {a}?
+"""),
+    "city": _meanings("""
+What are the best places to visit in {a}? | Which sights are a must in {a}? | What is worth seeing in {a}?
+How expensive is it to live in {a}? | What is the cost of living in {a}? | How much money do I need in {a}?
+Where can I find cheap hotels in {a}? | Where should I sleep in {a} on a small budget?
+Is it safe to walk in {a} at night? | How dangerous is {a} after dark?
+Where do people in {a} go for dinner? | What are some good restaurants in {a}?
+"""),
+    "thing": _meanings("""
+How do I clean {a}? | How can I get the dirt off {a}?
+How do I repair {a}? | How can I fix {a} that is broken?
+Where can I buy {a}? | Which shop sells {a} at a good price? | What is the best place to get {a}?
+Where can I sell {a}? | How do I find a buyer for {a}?
+What should I check before buying {a}? | What matters when choosing {a}?
+"""),
+    "pet": _meanings("""
+What should I feed {a}? | What does {a} eat? | Which food is good for {a}?
+How long does {a} live? | What is the life span of {a}? | How old can {a} get?
+How do I train {a}? | How can I teach {a} to obey?
+Why does {a} bite? | Why do I keep getting bitten by {a}?
+How do I stop {a} from making noise? | How can I keep {a} quiet at night?
+"""),
+    "route": _meanings("""
+How do I get from {a} to {b}? | What is the best way to travel from {a} to {b}?
+How long is the train ride from {a} to {b}? | How many hours does the train from {a} to {b} take?
+Should I move from {a} to {b}? | Is it wise to leave {a} and settle in {b}?
+"""),
+    "swap": _meanings("""
+Can I use {a} instead of {b}? | Is it fine to replace {b} with {a}? | I have no {b} at home. Will {a} do?
+Is {a} healthier than {b}? | Should I eat {a} rather than {b}? | Is {b} less healthy than {a}?
+"""),
+    "family": _meanings("""
+How do I tell my {a} that my {b} lied? | How can I let my {a} know that my {b} is a liar?
+Why does my {a} ignore my {b}? | Why is my {b} ignored by my {a}?
+How can I get my {a} to forgive my {b}? | What can I do so that my {b} is forgiven by my {a}?
+"""),
+    "compare": _meanings("""
+What is the difference between {a} and {b}? | How do {a} and {b} differ?
+Can {a} and {b} be eaten together? | Is it fine to mix {a} and {b}? | Do {a} and {b} go well together?
+"""),
+    "number": _meanings("""
+Can I lose {a} kilos in {b} weeks? | How can I drop {a} kilos within {b} weeks?
+I am {b} years old. Are {a} books a year enough? | Should someone aged {b} read {a} books each year?
+How do I save {a} thousand in {b} months? | I need {a} thousand in {b} months. How do I put that aside?
+"""),
+    "word": _meanings("""
+What does "{a}" mean? | What is the meaning of "{a}"? | What do people want to say with "{a}"?
+Where does "{a}" come from? | What is the origin of "{a}"?
+Is it rude to say "{a}"? | Can I say "{a}" to my boss?
+"""),
 }
+# Of each kind, how many in a hundred are asked twice.
+DUPLICATES = {"skill": 80, "city": 15, "thing": 65, "pet": 80, "route": 10, "swap": 10, "family": 10, "compare": 75}
+DUPLICATES |= {"number": 10, "word": 15}
 _CITIES = _concepts("""Rome | Paris | Oslo | Cairo | Lima | Tokyo | Delhi/New Delhi | Boston | Vienna | Prague
-    | Nairobi | Seoul | New York/New York City | Madrid | Dublin | Sydney""")
+    | Nairobi | Seoul | New York/New York City | Madrid | Dublin | Sydney | São Paulo""")
 _FOODS = _concepts("""butter | olive oil | honey | sugar | milk | yoghurt/yogurt | rice | pasta/spaghetti | bread
     | corn/maize | cheese | tofu | lemon juice | vinegar""")
 FILLERS = {
@@ -205,6 +173,8 @@ FILLERS = {
         | a horse | a turtle/a tortoise | a goat | a monkey | a snake | a grown dog"""),
     "family": _concepts("""mother/mum | father/dad | boss/manager | wife | husband | sister | brother | best friend
         | neighbour | teacher | roommate/flatmate"""),
+    "word": _concepts("""break a leg | a piece of cake | spill the beans | once in a blue moon | hit the sack
+        | under the weather | cold feet | the last straw | on thin ice | by the book"""),
     "number": _concepts("3/three | 5/five | 6 | 8/eight | 9 | 10/ten | 12/twelve | 15 | 18 | 20/twenty | 25 | 30 | 40"),
 }
 ORDERED = ("route", "swap", "family", "number")  # exchanging the fillers asks something else
@@ -272,8 +242,8 @@ sues:sued/takes to court:taken to court = Norway | Chile | Brazil | Kenya | Ghan
 """),
 }
 PLACES = {
-    "person": _concepts(""" | | in the park | on the beach/at the seaside | on a stage | in the kitchen | by a lake/near a lake
-        | in the street/on the road | in the snow | in the garden/in the yard"""),
+    "person": _concepts(""" | | in the park | on the beach/at the seaside | on a stage | in the kitchen
+        | by a lake/near a lake | in the street/on the road | in the snow | in the garden/in the yard"""),
     "news": _concepts(""" | | on Monday | on Friday | next week/in a week | after long debate/after lengthy debate"""),
     "quarrel": _concepts(
         """ | over fishing rights | over stolen art | over border clash/over border fighting | at summit"""
@@ -286,12 +256,14 @@ ATTRIBUTES = {
     "news": [[""]],
     "quarrel": [[""]],
 }
-COUNTS = {
+NUMBERS = {
     "person": _concepts("a | a | a | two | three | several"),
     "animal": _concepts("a | a | a | two | three | several"),
     "news": [[""]],
     "quarrel": [[""]],
 }
+# How many parts of a scene are drawn anew for its counterpart: headlines agree less often than captions.
+CHANGES = {"person": (0, 1, 2, 3), "animal": (0, 1, 1, 2), "news": (1, 3, 3, 4), "quarrel": (3, 4, 5, 6)}
 PLURALS = {
     "man": "men",
     "gentleman": "gentlemen",
