@@ -45,7 +45,7 @@ def test_a_run_leaves_its_config_record_predictions_and_checkpoints(unbroken: Ru
     assert (directory / "config.yaml").read_text().startswith("name: smoke/tiny\n")
     phases = [(epoch.phase, epoch.epoch, epoch.step) for epoch in unbroken.epochs]
     assert phases == [("main", 1, 2), ("main", 2, 4), ("extra", 1, 6), ("extra", 2, 8), ("extra", 3, 10)]
-    assert unbroken.rows["quora"]["train"].dropped == {"empty sentence2": 1, "empty is_duplicate": 1}
+    assert unbroken.rows["quora"]["dev"].dropped == {"empty sentence2": 1, "empty is_duplicate": 1}
     dev = pd.read_csv(directory / "predictions" / "dev-sts.csv", dtype={"id": str})
     assert len(dev) == unbroken.rows["sts"]["dev"].used
     assert {"best.safetensors", "last.safetensors"} <= {path.name for path in (directory / "checkpoints").iterdir()}
