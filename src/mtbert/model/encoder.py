@@ -66,7 +66,9 @@ class Attention(nn.Module):
     def forward(self, hidden_states: Float[Tensor, "tokens hidden"], packed: Packed) -> Float[Tensor, "tokens hidden"]:
         qkv = pad(self.qkv(hidden_states), packed.padding)  # [slots, 3 * hidden]
         parts = qkv.split([group.count * group.width for group in packed.groups])
-        context = torch.cat([self.attend(part, g, packed.padding) for part, g in zip(parts, packed.groups)])
+        context = torch.cat(
+            [self.attend(part, g, packed.padding) for part, g in zip(parts, packed.groups, strict=True)]
+        )
         return self.output(unpad(context, packed.padding))
 
     def attend(
