@@ -56,7 +56,7 @@ def test_text_that_looks_like_a_missing_value_is_text(tmp_path: Path) -> None:
 def test_byte_order_mark_crlf_and_blank_lines_are_no_content(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_bytes(b"\xef\xbb\xbfid\tsentence\tlabel\r\n\r\n1\tgood\t1\r\n   \r\n2\tbad\t0\r\n\r\n")
-    frame = read_table(path)
+    frame = read_table(path, "\t")
     assert frame["id"].tolist() == ["1", "2"]
     assert frame.index.tolist() == [3, 5]
 
@@ -64,13 +64,13 @@ def test_byte_order_mark_crlf_and_blank_lines_are_no_content(tmp_path: Path) -> 
 def test_quoted_fields_may_hold_quotes_tabs_and_line_breaks(tmp_path: Path) -> None:
     texts = ['say "hi"', "a\tb", "a\nb", "a\r\nb", '"', '""', "it ''is'' \"", "\n", "a\u2028b"]
     path = write_csv(tmp_path / "x.csv", ["id", "sentence", "label"], [[i, text, 0] for i, text in enumerate(texts)])
-    assert read_table(path)["sentence"].tolist() == texts
+    assert read_table(path, "\t")["sentence"].tolist() == texts
 
 
 def test_a_quote_inside_an_unquoted_field_is_text(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_text(HEADER + '0\ta\tthe "best" film\t1\n1\tb\tbad"\t0\n')
-    assert read_table(path)["sentence"].tolist() == ['the "best" film', 'bad"']
+    assert read_table(path, "\t")["sentence"].tolist() == ['the "best" film', 'bad"']
 
 
 def test_rows_without_sentence_or_label_are_dropped_and_counted(tmp_path: Path) -> None:
@@ -174,11 +174,11 @@ def test_a_broken_file_is_one_line_with_the_place(tmp_path: Path, name: str) -> 
 def test_a_missing_file_names_the_nearest(tmp_path: Path) -> None:
     write_csv(tmp_path / "quora-train.csv", ["id"], [])
     with pytest.raises(InputError, match=r"quora-trian.csv: no such file; did you mean 'quora-train.csv'\?"):
-        read_table(tmp_path / "quora-trian.csv")
+        read_table(tmp_path / "quora-trian.csv", "\t")
     with pytest.raises(InputError, match="no such file; `mtbert data` downloads"):
-        read_table(tmp_path / "nowhere" / "x.csv")
+        read_table(tmp_path / "nowhere" / "x.csv", "\t")
     with pytest.raises(InputError, match="no such file"):
-        read_table(tmp_path)
+        read_table(tmp_path, "\t")
 
 
 def test_other_separators_and_sources() -> None:
@@ -204,7 +204,7 @@ def test_what_a_csv_writer_wrote_is_read_or_refused_never_misread(rows: list[tup
     with tempfile.TemporaryDirectory() as folder:
         path = write_csv(Path(folder) / "x.csv", ["id", "sentence", "label"], rows)
         try:
-            frame = read_table(path)
+            frame = read_table(path, "\t")
         except InputError as error:
             assert "takes in whole rows" in str(error)  # text that cannot be told from rows
             return
@@ -226,7 +226,7 @@ def test_one_stray_sign_never_changes_other_rows(rows: list[tuple[str, ...]], si
         path = Path(folder) / "x.csv"
         path.write_bytes(f"id\tsentence\tlabel\n{body[:place]}{sign}{body[place:]}".encode())
         try:
-            found = [tuple(row) for row in read_table(path).itertuples(index=False)]
+            found = [tuple(row) for row in read_table(path, "\t").itertuples(index=False)]
         except InputError:
             return
     assert len(found) == len(rows)
