@@ -17,7 +17,7 @@ from mtbert.runtime import find_runtime
 
 
 def real_rows(folder: Path) -> None:
-    for dataset in compose(["scale=quick"]).datasets.values():
+    for dataset in compose(["scale=quick", "experiment=final"]).datasets.values():
         for name in (name for names in dataset.files.values() for name in names):
             (folder / name).touch()
 
@@ -42,6 +42,7 @@ def test_the_scale_follows_from_rows_and_gpu(tmp_path: Path, monkeypatch: pytest
         (["--experiments", "13_more"], "no experiment '13_more'"),
         (["--experiments", "3_share_layers"], "did you mean '03_share_layers'?"),
         (["--experiments", ","], "--experiments is empty"),
+        (["--jobs", "0"], "--jobs 0: expected a number above 0"),
         (["--seeds", "one"], "--seeds: 'one' is no seed"),
         (["epohcs=3"], "no key 'epohcs'; did you mean 'epochs'?"),
     ],

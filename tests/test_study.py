@@ -39,6 +39,9 @@ def test_a_study_keeps_what_is_done_and_names_what_fails(tmp_path: Path) -> None
     assert mtbert(tmp_path, "-m", "experiment=00_baseline", broken).returncode == 2
     assert not results(tmp_path)  # nothing is started before every run is known to be sound
 
+    nothing = mtbert(tmp_path, "-m", "experiment=glob(99_*)")
+    assert nothing.returncode == 2 and "the study has no run" in nothing.stderr
+
     first = mtbert(
         tmp_path, "-m", "experiment=00_baseline,03_share_layers", "schedule._target_=no_such_module.Schedule"
     )

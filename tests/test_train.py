@@ -93,6 +93,8 @@ def test_a_finished_run_is_not_made_again_also_under_another_name(
     assert run(config(runs), TINY) == unbroken
     alias = run(config(runs, "name=other"), TINY)
     assert (alias.experiment, alias.same_as) == ("other", unbroken.directory.name)
+    again = run(config(runs, "name=another"), ["experiment=another"])
+    assert (again.same_as, again.overrides) == (unbroken.directory.name, ["experiment=another"])
     assert RunRecord.from_file(alias.directory / RESULT_FILE).epochs == unbroken.epochs
 
 

@@ -13,6 +13,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from mtbert.errors import InputError
+
 
 class StudyLauncher(Launcher):
     """Checks every run's config first, then makes the runs that are missing (see ``mtbert.study``)."""
@@ -28,6 +30,10 @@ class StudyLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from mtbert.study import Job, StudyFailed, forwarded, run_study
 
+        if self.jobs < 1:
+            raise InputError(f"config: hydra.launcher.jobs={self.jobs}; expected a number above 0")
+        if not job_overrides:
+            raise InputError("the study has no run: no experiment matches; `mtbert train --help` lists them")
         jobs = [Job(self._plan(overrides), tuple(overrides)) for overrides in job_overrides]
         failures = run_study(jobs, self.jobs, forwarded(self._config_dirs()))
         if failures:

@@ -101,7 +101,7 @@ class Recorder(Callback):
                 "epoch": trainer.current_epoch + 1,
                 "step": self.steps_before + trainer.global_step,
                 "seconds": round(time.perf_counter() - self._epoch_clock, 3),
-                "metrics": {name: None if math.isnan(value) else round(value, 7) for name, value in metrics.items()},
+                "metrics": {name: round(value, 7) if math.isfinite(value) else None for name, value in metrics.items()},
             }
         )
         for split, task in pl_module.evaluation.parts:

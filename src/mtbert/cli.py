@@ -10,6 +10,7 @@ import threading
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 
 from mtbert import __version__
 from mtbert.errors import InputError, Stopped, explain, nearest
@@ -31,11 +32,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; a user's mistake is one line on standard error and a status above 0."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
     # Threads that wait for one another sleep soon instead of spinning: several times as fast where cores are shared.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    for name in ("MTBERT_DATA", "MTBERT_RUNS", "MTBERT_CACHE"):
+        if os.environ.get(name) == "":  # set to nothing means not set
+            del os.environ[name]
+    sys.path.insert(0, str(Path.cwd()))  # modules of one's own, named by import path in a config
     _stop_on_signals()
     try:
-        return _dispatch([argument for argument in arguments if argument != "--debug"])
+        return _dispatch(arguments)
     except BrokenPipeError:  # whoever reads the output has seen enough: `mtbert table | head`
         sys.stderr.close()
         return 0

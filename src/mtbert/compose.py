@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -63,7 +64,7 @@ def explained(error: Exception) -> InputError:
         return InputError(f"override '{error.override}' cannot be read; expected key=value")
     if isinstance(error, yaml.YAMLError):
         return InputError(f"config: not YAML: {' '.join(text.split())}")
-    if UNDER_NULL.search(text):
+    if UNDER_NULL.search(text) and "omegaconf" in traceback.extract_tb(error.__traceback__)[-1].filename:
         return InputError("an override sets a phase that is null; put one there first: +phase@phases.extra=inherit")
     if isinstance(error, AssertionError | AttributeError):
         raise error

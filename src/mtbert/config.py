@@ -23,6 +23,7 @@ STARTS = ("last", "best")
 TRAIN_METRICS = ("epoch", "running", "off")
 KEEPS = ("none", "best", "all")
 TEXTS = ("sentence", "pair")
+SHIPPED_DATASETS = ("sst", "quora", "sts", "cfimdb", "sick")  # a scale may name those that an experiment leaves out
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
 LOGGERS = ("tensorboard", "csv", "wandb")
 
@@ -232,6 +233,7 @@ def check(config: Config) -> None:
         _check_dataset(f"datasets.{name}", dataset, config)
     for split in ("train_rows", "dev_rows"):
         for name, factor in getattr(config.scale, split).items():
+            _one_of(f"scale.{split}", name, ("default", *config.datasets, *SHIPPED_DATASETS))
             _positive(f"scale.{split}.{name}", factor)
     for key in ("epochs", "lr", "max_rows"):
         _positive(f"scale.{key}", getattr(config.scale, key))
@@ -239,6 +241,15 @@ def check(config: Config) -> None:
         _positive(key, getattr(config, key))
     for key in ("eval_tokens", "log_every_n_steps"):
         _positive(f"trainer.{key}", getattr(config.trainer, key))
+    for key in ("max_steps", "threads"):
+        if (number := getattr(config.trainer, key)) is not None:
+            _positive(f"trainer.{key}", number)
+    if config.trainer.num_workers < 0:
+        raise InputError(f"config: trainer.num_workers={config.trainer.num_workers}; expected 0 or more")
+    if len(config.optimizer.betas) != 2 or not all(0 <= beta < 1 for beta in config.optimizer.betas):
+        raise InputError(f"config: optimizer.betas={config.optimizer.betas}; expected two numbers from 0 to below 1")
+    if config.optimizer.eps < 0 or config.optimizer.weight_decay < 0:
+        raise InputError("config: optimizer.eps and optimizer.weight_decay; expected numbers from 0 up")
     if config.encoder.max_length < 4:
         raise InputError(f"config: encoder.max_length={config.encoder.max_length}; expected 4 tokens or more")
     for name, phase in present_phases(config).items():
@@ -246,6 +257,7 @@ def check(config: Config) -> None:
     for key, rate in (
         ("heads.dropout", config.heads.dropout),
         ("encoder.hidden_dropout", config.encoder.hidden_dropout),
+        ("encoder.attention_dropout", config.encoder.attention_dropout),
     ):
         if not 0 <= rate < 1:
             raise InputError(f"config: {key}={rate} is not a dropout rate; expected 0 <= rate < 1")

@@ -134,9 +134,6 @@ class MultitaskModule(LightningModule):
         self.metrics = self.measure(self.evaluation)
         self.log_dict(self.metrics, logger=False)
 
-    test_step = validation_step
-    on_test_epoch_start = on_validation_epoch_start
-
     def measure(self, evaluation: Evaluation) -> dict[str, float]:
         """``{split}/{task}/{metric}`` for all that was evaluated, and each split's ``average`` over its tasks.
 

@@ -137,6 +137,7 @@ def _identity(
     for label in ("name", "source", "revision", "sha256"):
         encoder.pop(label)
     encoder |= {"weights": files.weights_sha256, "tokenizer": files.tokenizer_sha256}
+    encoder["config"] = cached_sha256(files.config)
     datasets = {}
     for name, dataset in config.datasets.items():
         described = dataclasses.asdict(dataset) | {"files": checksums[name]}

@@ -70,4 +70,5 @@ def _figures(epoch: dict[str, Any]) -> str:
     shown = {name.split("/")[1]: value for name, value in metrics.items() if name.startswith("dev/")}
     figures = [f"{name} {'undef.' if value is None else format(value, '.3f')}" for name, value in shown.items()]
     losses = [value for name, value in metrics.items() if name.endswith("/loss") and value is not None]
-    return f"loss {sum(losses) / len(losses):.3f}  dev: {'  '.join(figures)}"
+    loss = f"{sum(losses) / len(losses):.3f}" if losses else "undef."
+    return f"loss {loss}  dev: {'  '.join(figures)}"

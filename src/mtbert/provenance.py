@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import shlex
 import subprocess
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -13,6 +12,7 @@ from mtbert.model.pretrained import resolve
 from mtbert.paths import PACKAGE
 from mtbert.plan import Plan
 from mtbert.results.record import RESULTS_VERSION
+from mtbert.rundir import command_line
 
 PACKAGES = ("mtbert", "torch", "pytorch-lightning", "torchmetrics", "hydra-core", "tokenizers", "numpy", "pandas")
 
@@ -29,7 +29,7 @@ def provenance(plan: Plan, overrides: Sequence[str]) -> dict[str, Any]:
         "recipe": config.recipe.name,
         "encoder": {"name": config.encoder.name, "sha256": resolve(config.encoder).weights_sha256},
         "data": {"name": config.data.name, "sha256": _checksums(plan)},
-        "command": shlex.join(["mtbert", "train", *overrides]),
+        "command": command_line(overrides),
         "overrides": list(overrides),
         "commit": commit,
         "dirty": dirty,
@@ -63,7 +63,7 @@ def git_state() -> tuple[str | None, bool | None]:
     try:
         commit = _git(folder, "rev-parse", "HEAD")
         return commit, bool(_git(folder, "status", "--porcelain"))
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, subprocess.SubprocessError):
         return None, None
 
 

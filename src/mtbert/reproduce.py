@@ -42,6 +42,8 @@ def main(args: argparse.Namespace) -> int:
     """
     experiments = _experiments(args.experiments)
     seeds = [_seed(text) for text in args.seeds.split(",")]
+    if args.jobs < 1:
+        raise InputError(f"--jobs {args.jobs}: expected a number above 0")
     scale, why = (args.scale, "asked for") if args.scale else pick_scale()
     print(f"scale: {scale} ({why})", file=sys.stderr)
     shared = [f"scale={scale}", *args.overrides]
@@ -60,11 +62,10 @@ def pick_scale() -> tuple[str, str]:
     """The scale that suits this machine, and why."""
     import torch
 
-    config = compose(["scale=quick"])
+    config = compose(["scale=quick", "experiment=final"])  # the one with all five datasets
     folder = Path(config.data.folder or "data")
-    wanted = [
-        name for dataset in config.datasets.values() for split in ("train", "dev") for name in dataset.files[split]
-    ]
+    splits = [dataset.files.get(split, []) for dataset in config.datasets.values() for split in ("train", "dev")]
+    wanted = [name for names in splits for name in names]
     missing = [name for name in wanted if not (folder / name).is_file()]
     if missing:
         where = "$MTBERT_DATA" if os.environ.get("MTBERT_DATA") else "./data, and MTBERT_DATA is not set"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from mtbert.errors import InputError
 from mtbert.plan import Plan
@@ -23,13 +25,26 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def command_line(overrides: Sequence[str]) -> str:
+    """The command that makes a run."""
+    return shlex.join(["mtbert", "train", *overrides])
+
+
 @contextmanager
 def claimed(plan: Plan) -> Iterator[None]:
     """Hold a run, so that two studies on one folder do no work twice; a process that dies lets go."""
     locks = Path(plan.config.runs_dir) / ".locks"
     locks.mkdir(parents=True, exist_ok=True)
-    with FileLock(locks / f"{plan.hash}.lock"):
+    lock = FileLock(locks / f"{plan.hash}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"{plan.directory.name}: another process is making this run; waiting for it", file=sys.stderr, flush=True)
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def finished(plan: Plan) -> RunRecord | None:
@@ -48,11 +63,21 @@ def begun(plan: Plan) -> bool:
     return (plan.directory / "checkpoints" / "last.safetensors").is_file()
 
 
-def record_alias(plan: Plan, record: RunRecord) -> RunRecord:
-    """Record a finished run under the plan's name too, so that each experiment has its row in the table."""
+def record_alias(plan: Plan, record: RunRecord, overrides: Sequence[str]) -> RunRecord:
+    """Record a finished run under the plan's name too, so that each experiment has its row in the table.
+
+    Args:
+        overrides: what made the plan; they, not those of the run itself, say which row it is.
+    """
     if record.directory == plan.directory:
         return record
-    alias = dataclasses.replace(record, experiment=plan.config.name, same_as=record.directory.name)
+    alias = dataclasses.replace(
+        record,
+        experiment=plan.config.name,
+        same_as=record.same_as or record.directory.name,
+        command=command_line(overrides),
+        overrides=list(overrides),
+    )
     plan.directory.mkdir(parents=True, exist_ok=True)
     alias.write(plan.directory)
     return dataclasses.replace(alias, directory=plan.directory)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -47,7 +48,7 @@ def run_study(jobs: Sequence[Job], parallel: int, arguments: Sequence[str] = ())
     failures = _Study(missing, parallel, arguments).run()
     for job in jobs:
         if (record := finished(job.plan)) is not None:
-            record_alias(job.plan, record)
+            record_alias(job.plan, record, job.overrides)
     return failures
 
 
@@ -59,6 +60,8 @@ class _Study:
         self.processes: set[subprocess.Popen[bytes]] = set()
         self.failures: dict[str, str] = {}
         self.started = time.perf_counter()
+        self.stopping = threading.Event()
+        self.lock = threading.Lock()  # no process is started once stopping is set
 
     def run(self) -> dict[str, str]:
         pool = ThreadPoolExecutor(max_workers=self.parallel)
@@ -79,12 +82,17 @@ class _Study:
         if self.parallel > 1:
             environment[PLAIN] = "1"
         command = [sys.executable, "-m", "mtbert", "train", *self.arguments, *job.overrides]
-        process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
-        self.processes.add(process)
+        with self.lock:
+            if self.stopping.is_set():
+                return
+            process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
+            self.processes.add(process)
         status = process.wait()
         self.processes.discard(process)
         if status in STOPPED:
             raise Stopped(status - 128)
+        if self.stopping.is_set():  # however it ended, it was told to
+            return
         if status:
             name, reason = job.plan.directory.name, _reason(job, status)
             self.failures[name] = reason
@@ -95,7 +103,9 @@ class _Study:
 
     def _stop(self) -> None:
         """End what is running, in order where it lets itself be ended."""
-        running = list(self.processes)
+        with self.lock:
+            self.stopping.set()
+            running = list(self.processes)
         for process in running:
             process.terminate()
         for process in running:

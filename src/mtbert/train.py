@@ -51,7 +51,7 @@ def run(config: Config, overrides: Sequence[str] = ()) -> RunRecord:
     with claimed(plan):
         if (done := finished(plan)) is not None:
             print(f"{done.directory}: done already", file=sys.stderr)
-            return record_alias(plan, done)
+            return record_alias(plan, done, overrides)
         plan.directory.mkdir(parents=True, exist_ok=True)
         (plan.directory / FAILED_FILE).unlink(missing_ok=True)
         try:
@@ -67,6 +67,7 @@ def _train(plan: Plan, overrides: Sequence[str]) -> RunRecord:
     torch.set_num_threads(plan.runtime.threads)
     with atomic_write(directory / "config.yaml") as temporary:
         OmegaConf.save(OmegaConf.structured(config), temporary)
+    origin = provenance(plan, overrides)  # of the code that trains, whatever is edited meanwhile
     recorder = Recorder(directory / "checkpoints")
     data = MixedDataModule.from_plan(plan)
     data.setup()
@@ -74,7 +75,7 @@ def _train(plan: Plan, overrides: Sequence[str]) -> RunRecord:
     fit(plan, data, module, recorder, [Progress(recorder, plan), Board(plan, recorder)])
     load_weights(module, recorder.best)
     write_outputs(plan, data, module, recorder)
-    record = make_record(plan, data, recorder, overrides)
+    record = make_record(origin, plan, data, recorder)
     record.write(directory)
     _tidy(recorder, config.keep)
     return dataclasses.replace(record, directory=directory)
@@ -120,11 +121,11 @@ def build_trainer(plan: Plan, phase: Phase, loggers: list[Logger], callbacks: li
     )
 
 
-def make_record(plan: Plan, data: MixedDataModule, recorder: Recorder, overrides: Sequence[str]) -> RunRecord:
+def make_record(origin: dict[str, Any], plan: Plan, data: MixedDataModule, recorder: Recorder) -> RunRecord:
     """Everything about a finished run."""
     return RunRecord.from_json(
         {
-            **provenance(plan, overrides),
+            **origin,
             "started": recorder.started,
             "seconds": round(recorder.seconds, 1),
             "rows": data.report,
