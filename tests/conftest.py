@@ -9,6 +9,8 @@ import pytest
 if TYPE_CHECKING:
     from mtbert.results.record import RunRecord
 
+# As the command line does, before torch is imported: threads that wait sleep soon instead of spinning.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 SHARED = Path(os.environ.get("MTBERT_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
 

@@ -62,7 +62,7 @@ def of_kind(report: Report, kind: str) -> float:
 @pytest.mark.parametrize("name", TRACES)
 def test_replays_the_published_code(shared: Path, name: str) -> None:
     trace = read_trace(shared / "reference" / "traces" / name)
-    report = check(trace, replay_config(trace, [ONE_THREAD]))
+    report = check(trace, replay_config(trace, []))
     assert report.holds, report.as_text()
     assert [deviation.kind for deviation in report.deviations] == list(LIMITS)
 

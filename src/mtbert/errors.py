@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import os
 import signal
 from collections.abc import Iterable
 
@@ -40,8 +41,9 @@ def explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, Stopped | KeyboardInterrupt):
         number = error.number if isinstance(error, Stopped) else signal.SIGINT
         return "stopped", 128 + number
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"disk full: {error.filename or 'a file'} could not be written; nothing half written is left", 1
+    if os.strerror(errno.ENOSPC) in str(error):  # an OSError, or what safetensors makes of one
+        name = getattr(error, "filename", None) or "a file"
+        return f"disk full: {name} could not be written; nothing half written is left", 1
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename else str(error), 1
     reason = " ".join(str(error).split()) or "no reason given"

@@ -1,0 +1,69 @@
+"""A task, a schedule, a loss and a dataset of one's own, as the README says, without a change to the package."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from torch import Tensor
+
+from mtbert.compose import compose
+from mtbert.data.sample import sample_folder
+from mtbert.data.schedules import Draw, Step, TaskBatches
+from mtbert.tasks import TASKS
+from mtbert.train import run
+
+MOOD = replace(TASKS["sst"], num_outputs=3, label_high=2.0)
+
+
+@dataclass(frozen=True)
+class Alternate:
+    """One batch of each task in turn."""
+
+    every: int = 1
+
+    def steps(self, epoch: int, tasks: Mapping[str, TaskBatches]) -> list[Step]:
+        shuffled = {task: batches.shuffle() for task, batches in tasks.items()}
+        shortest = min(len(batches) for batches in shuffled.values())
+        return [[Draw(t, [shuffled[t][i]])] for i in range(0, shortest, self.every) for t in shuffled]
+
+
+def squared(logits: Tensor, labels: Tensor, high: float) -> Tensor:
+    return (high * logits.sigmoid() - labels).square()
+
+
+@pytest.fixture
+def conf(tmp_path: Path) -> Path:
+    conf = tmp_path / "conf"
+    files = {
+        "schedule/alternate": f"_target_: {__name__}.Alternate\nevery: 2\n",
+        "dataset/mood": "task: mood\nfiles: {train: [mood.csv], dev: [mood.csv]}\nsentences: [text]\n"
+        "label: {column: mood, low: 0, high: 2, integer: true}\n",
+        "experiment/own": "# @package _global_\n# A fourth task, a schedule and a loss.\ndefaults:\n"
+        "  - /dataset@datasets.mood: mood\n  - override /schedule: alternate\n"
+        f"tasks: {{mood: {{definition: {__name__}.MOOD}}, sts: {{loss: {__name__}.squared}}}}\n",
+    }
+    for name, text in files.items():
+        (conf / name).parent.mkdir(parents=True, exist_ok=True)
+        (conf / f"{name}.yaml").write_text(text)
+    return conf
+
+
+def test_parts_of_ones_own(conf: Path, tmp_path: Path) -> None:
+    rows = tmp_path / "rows"
+    rows.mkdir()
+    for path in sample_folder().glob("*.csv"):
+        (rows / path.name).symlink_to(path)
+    lines = [f"{i}\ta film of mood {i % 3} .\t{i % 3}" for i in range(120)]
+    (rows / "mood.csv").write_text("\n".join(["id\ttext\tmood", *lines]) + "\n")
+    overrides = ["experiment=own", "encoder=tiny", "epochs=1", "scale.epochs=1", "trainer.threads=1", "loggers=[]"]
+    overrides += [f"data.folder={rows}", f"runs_dir={tmp_path / 'runs'}", "trainer.max_steps=8"]
+    record = run(compose(overrides, config_dir=conf), overrides)
+    assert record.rows["mood"]["train"].used == 120
+    assert record.epochs[0].step == 8
+    metrics = record.best.metrics
+    assert set(metrics) >= {"dev/mood/accuracy", "dev/sst/accuracy", "dev/para/accuracy", "dev/sts/pearson"}
+    defined = [metrics[f"dev/{name}"] for name in ("mood/accuracy", "sst/accuracy", "para/accuracy", "sts/pearson")]
+    assert metrics["dev/average"] == pytest.approx(sum(value for value in defined if value is not None) / 4, abs=1e-6)
