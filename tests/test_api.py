@@ -41,7 +41,7 @@ def copy(tiny_run: RunRecord, tmp_path: Path) -> Path:
 
 def dev_file(cache: Path, task: str) -> pd.DataFrame:
     (corpus,) = cache.glob("sample-*")
-    return pd.read_csv(corpus / f"{STEMS[task]}-dev.csv", sep="\t", dtype=str, keep_default_na=False)
+    return pd.read_csv(corpus / f"{STEMS[task]}-dev.csv", sep="\t", dtype=str).dropna()  # unusable rows are out
 
 
 def sentences(frame: pd.DataFrame) -> list[list[str]]:

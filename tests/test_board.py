@@ -179,7 +179,7 @@ def test_hparams_page_shows_settings_beside_the_best_metrics(plan: Plan, recorde
     shown = {info.name for info in experiment.hparam_infos}
     assert shown == set(settings(plan))
     assert group.hparams["experiment"].string_value == "smoke/tiny"
-    assert group.hparams["lr"].number_value == pytest.approx(5e-5)
+    assert group.hparams["lr"].number_value == pytest.approx(1e-3)
     metrics = {value.name.tag: value.value for value in group.metric_values}
     best = recorder.epochs[recorder.best_index or 0]["metrics"]
     for name in ("average", "sst/accuracy", "para/accuracy", "sts/pearson"):
@@ -251,10 +251,10 @@ def test_gradient_norm_is_that_of_one_long_vector() -> None:
 
 def test_settings_are_short_and_of_one_kind_in_every_run(runs: Path) -> None:
     final, cut = settings(plan_of(runs, "experiment=final")), settings(plan_of(runs, "experiment=04_cut_para"))
-    assert final["phases"] == "main 6 + extra 3 (encoder fixed)"
+    assert final["phases"] == "main 14 + extra 6 (encoder fixed)"
     assert final["schedule"] == "RoundRobin pace=sst,sts"
     assert final["datasets"] == "sst, quora, sts, cfimdb, sick"
-    assert cut["max_rows"] == "para 200"
+    assert cut["max_rows"] == "para 120"
     assert cut["losses"] == "sst cross_entropy, para l1, sts l1"
     assert {name: type(value) for name, value in final.items()} == {name: type(value) for name, value in cut.items()}
     assert all(len(str(value)) < 60 for value in (*final.values(), *cut.values()))

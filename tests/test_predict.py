@@ -50,10 +50,12 @@ def test_the_dev_file_gives_the_runs_own_dev_predictions(
     predict: Predict, tiny_run: RunRecord, corpus: Path, file: str, task: str
 ) -> None:
     status, out, err = predict(corpus / f"{file}-dev.csv", "--task", task)
-    assert (status, err) == (0, "")
+    assert status == 0
+    assert ("1 of 302 rows have an empty sentence" in err) if task == "para" else err == ""
     own = load(tiny_run.directory).dev_predictions(task)
     found = pd.read_csv(io.StringIO(out), dtype={"id": str}).set_index("id")
-    assert found.index.equals(own.index)
+    assert found.index.tolist() == pd.read_csv(corpus / f"{file}-dev.csv", sep="\t", dtype=str)["id"].tolist()
+    found = found.loc[own.index]  # without the rows that the run could not use
     np.testing.assert_allclose(found, own[found.columns], atol=1e-5, rtol=0)
 
 
