@@ -251,7 +251,7 @@ def test_gradient_norm_is_that_of_one_long_vector() -> None:
 
 def test_settings_are_short_and_of_one_kind_in_every_run(runs: Path) -> None:
     final, cut = settings(plan_of(runs, "experiment=final")), settings(plan_of(runs, "experiment=04_cut_para"))
-    assert final["phases"] == "main 14 + extra 6 (encoder fixed)"
+    assert final["phases"] == "main 6 + extra 3 (encoder fixed)"
     assert final["schedule"] == "RoundRobin pace=sst,sts"
     assert final["datasets"] == "sst, quora, sts, cfimdb, sick"
     assert cut["max_rows"] == "para 120"

@@ -12,14 +12,26 @@ from mtbert.data.datamodule import MixedDataModule
 from mtbert.model.sources import read_json, resolve
 from mtbert.plan import Phase, Plan
 
-STARTUP = 8.0  # seconds from a process's start to its first step, and from its last to its end
+STARTUP = 9.0  # seconds from a process's start to its first step, and from its last to its end
+STEP = 0.015  # seconds of a training step beside its arithmetic: dropout, norms, optimiser, loop
 EFFICIENCY = 0.5  # of the speed of large matrix products, what training and evaluation reach
 
 
 def estimate_seconds(plans: Sequence[Plan]) -> float:
     """Seconds for all runs, one after another; right to within a factor of about 1.5."""
     speed = EFFICIENCY * matmul_speed(plans[0])
-    return sum(STARTUP + operations(plan) / speed for plan in plans)
+    return sum(STARTUP + STEP * num_steps(plan) + operations(plan) / speed for plan in plans)
+
+
+def num_steps(plan: Plan) -> int:
+    """Optimiser steps of a run."""
+    data = MixedDataModule.from_plan(plan)
+    data.setup()
+    steps = 0
+    for phase in plan.phases:
+        data.begin(phase)
+        steps += sum(len(data.steps(epoch)) for epoch in range(phase.epochs))
+    return steps
 
 
 def operations(plan: Plan) -> float:
