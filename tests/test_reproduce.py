@@ -11,7 +11,7 @@ import torch
 from mtbert import hydra_app, reproduce
 from mtbert.cli import main
 from mtbert.compose import compose
-from mtbert.estimate import operations
+from mtbert.estimate import loaded, operations
 from mtbert.plan import make_plan
 from mtbert.runtime import find_runtime
 
@@ -72,7 +72,8 @@ def test_one_study_is_made_of_what_was_asked_for(
 def test_the_expected_work_grows_with_the_epochs_and_shrinks_with_a_fixed_encoder() -> None:
     def work(*overrides: str) -> float:
         config = compose(["encoder=tiny", *overrides])
-        return operations(make_plan(config, find_runtime(config.trainer)))
+        plan = make_plan(config, find_runtime(config.trainer))
+        return operations(plan, loaded(plan))
 
     baseline, longer = work(), work("experiment=01_20_epochs")
     further = work("experiment=12_frozen_encoder")

@@ -20,13 +20,22 @@ EFFICIENCY = 0.5  # of the speed of large matrix products, what training and eva
 def estimate_seconds(plans: Sequence[Plan]) -> float:
     """Seconds for all runs, one after another; right to within a factor of about 1.5."""
     speed = EFFICIENCY * matmul_speed(plans[0])
-    return sum(STARTUP + STEP * num_steps(plan) + operations(plan) / speed for plan in plans)
+    seconds = 0.0
+    for plan in plans:
+        data = loaded(plan)
+        seconds += STARTUP + STEP * num_steps(plan, data) + operations(plan, data) / speed
+    return seconds
 
 
-def num_steps(plan: Plan) -> int:
-    """Optimiser steps of a run."""
+def loaded(plan: Plan) -> MixedDataModule:
+    """The rows of a run."""
     data = MixedDataModule.from_plan(plan)
     data.setup()
+    return data
+
+
+def num_steps(plan: Plan, data: MixedDataModule) -> int:
+    """Optimiser steps of a run."""
     steps = 0
     for phase in plan.phases:
         data.begin(phase)
@@ -34,10 +43,8 @@ def num_steps(plan: Plan) -> int:
     return steps
 
 
-def operations(plan: Plan) -> float:
+def operations(plan: Plan, data: MixedDataModule) -> float:
     """Floating point operations of a run: 6 for each encoder weight and token trained, 2 for each evaluated."""
-    data = MixedDataModule.from_plan(plan)
-    data.setup()
     parameters = encoder_parameters(plan)
     dev = sum(int(table.num_tokens().sum()) for (split, _), table in data.tables.items() if split == "dev")
     trained = sum(_trained_tokens(data, phase) for phase in plan.phases)
