@@ -56,8 +56,8 @@ reproduce-table: setup ## the paper's table: every experiment run (what is done 
 	@$(BIN)/mtbert reproduce $(if $(SCALE),--scale '$(SCALE)') $(if $(SEEDS),--seeds '$(SEEDS)') \
 		$(if $(EXPERIMENTS),--experiments '$(EXPERIMENTS)') $(if $(JOBS),--jobs '$(JOBS)') $(ARGS)
 
-test: setup ## the tests (ARGS='-k packing')
-	@$(BIN)/python -m pytest $(ARGS)
+test: setup ## the tests, one process a core (ARGS='-k packing')
+	@$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 check: setup ## ruff and mypy
 	@$(BIN)/ruff check .

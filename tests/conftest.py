@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 # As the command line does, before torch is imported: threads that wait sleep soon instead of spinning.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+if "PYTEST_XDIST_WORKER" in os.environ:  # one process a core: one thread each
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 SHARED = Path(os.environ.get("MTBERT_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
 

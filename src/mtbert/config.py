@@ -156,7 +156,7 @@ class PhasesConfig:
 class TrainerConfig:
     accelerator: str = "auto"
     precision: str = "auto"  # auto: bf16-mixed where the hardware multiplies bfloat16, else 32-true
-    threads: int | None = None  # null: all cores
+    threads: int | None = None  # null: OMP_NUM_THREADS where set, else all cores
     num_workers: int = 0  # loader processes; they change no number
     eval_tokens: int = 8192  # tokens of one evaluation batch
     log_every_n_steps: int = 10

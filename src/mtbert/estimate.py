@@ -11,20 +11,21 @@ import torch
 from mtbert.data.datamodule import MixedDataModule
 from mtbert.model.sources import read_json, resolve
 from mtbert.plan import Phase, Plan
+from mtbert.runtime import available_cores
 
 STARTUP = 9.0  # seconds from a process's start to its first step, and from its last to its end
 STEP = 0.015  # seconds of a training step beside its arithmetic: dropout, norms, optimiser, loop
 EFFICIENCY = 0.5  # of the speed of large matrix products, what training and evaluation reach
 
 
-def estimate_seconds(plans: Sequence[Plan]) -> float:
-    """Seconds for all runs, one after another; right to within a factor of about 1.5."""
+def estimate_seconds(plans: Sequence[Plan], jobs: int = 1) -> float:
+    """Seconds for all runs, ``jobs`` at a time where cores allow; right to within a factor of about 1.5."""
     speed = EFFICIENCY * matmul_speed(plans[0])
     seconds = 0.0
     for plan in plans:
         data = loaded(plan)
         seconds += STARTUP + STEP * num_steps(plan, data) + operations(plan, data) / speed
-    return seconds
+    return seconds / max(1, min(jobs, len(plans), available_cores() // plans[0].runtime.threads))
 
 
 def loaded(plan: Plan) -> MixedDataModule:

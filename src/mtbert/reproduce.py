@@ -112,7 +112,7 @@ def _announce(plans: Sequence[Plan], jobs: int) -> None:
     first = missing[0]
     what = f"{first.config.encoder.name} in {first.runtime.precision} on {first.runtime.device}"
     logging.getLogger("mtbert.data").setLevel(logging.ERROR)  # each run will say which rows it drops
-    seconds = estimate_seconds(missing)
+    seconds = estimate_seconds(missing, jobs)
     about = f"about {clock(seconds)} (h:mm:ss)" if seconds >= 3600 else f"about {clock(seconds)} (m:ss)"
     together = f", {jobs} at a time" if jobs > 1 else ""
     print(f"expected: {about} for {len(missing)} runs of {what}{together}", file=sys.stderr, flush=True)

@@ -41,7 +41,7 @@ def find_runtime(trainer: TrainerConfig) -> Runtime:
         raise InputError(
             f"config: trainer.accelerator={trainer.accelerator} is not available here; expected cpu or auto"
         )
-    threads = trainer.threads or available_cores()
+    threads = trainer.threads or default_threads()
     if trainer.threads is not None and trainer.threads < 1:
         raise InputError(f"config: trainer.threads={trainer.threads}; expected a number above 0")
     name = torch.cuda.get_device_name() if accelerator == "cuda" else processor()
@@ -49,6 +49,12 @@ def find_runtime(trainer: TrainerConfig) -> Runtime:
     if precision == "auto":
         precision = "bf16-mixed" if _has_bfloat16(accelerator) else "32-true"
     return Runtime(accelerator, precision, threads, f"{accelerator} ({name}, {threads} threads)")
+
+
+def default_threads() -> int:
+    """What OMP_NUM_THREADS, which torch heeds as well, says; else all cores."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return int(asked) if asked.isdigit() and int(asked) > 0 else available_cores()
 
 
 def available_cores() -> int:
