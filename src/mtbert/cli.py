@@ -21,6 +21,7 @@ COMMANDS = {
     "table": ("mtbert.results.table", "print the table of finished runs beside the paper's figures"),
     "runs": ("mtbert.results.runs", "list the runs there are"),
     "predict": ("mtbert.predict", "score a CSV file with a trained run"),
+    "export": ("mtbert.export", "write a trained run as a published BERT, with a model card and ONNX models"),
     "data": ("mtbert.data.download", "download the five datasets"),
     "parity": ("mtbert.parity", "replay recorded runs of the paper's published code, step by step"),
 }

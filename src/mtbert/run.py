@@ -183,7 +183,7 @@ class Run:
         from mtbert.data.tokens import tokenize
         from mtbert.model.pretrained import load_tokenizer
 
-        files = self._encoder_files
+        files = self.encoder_files
         tokenizer = load_tokenizer(files)
         special = SpecialTokens(files.cls_id, files.sep_id, self.config.encoder.max_length)
         sentences = [tokenize(column, tokenizer) for column in texts]
@@ -208,12 +208,12 @@ class Run:
                 f"{self.directory}: its weights were not kept (keep={self.config.keep}); remove the directory and "
                 "train again with keep=best"
             )
-        module = build_module(self.config, empty_encoder(self.config.encoder, self._encoder_files))
+        module = build_module(self.config, empty_encoder(self.config.encoder, self.encoder_files))
         load_weights(module, weights)
         return module.eval()
 
     @cached_property
-    def _encoder_files(self) -> EncoderFiles:
+    def encoder_files(self) -> EncoderFiles:
         """Shape and tokenizer of the encoder; its weights only tell whether it is still the same."""
         from mtbert.model.pretrained import resolve
 
