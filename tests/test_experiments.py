@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mtbert.compose import compose
 from mtbert.paths import conf_dir
-from mtbert.plan import Plan, make_plan, max_rows, row_factor
+from mtbert.plan import Plan, described, make_plan, max_rows, row_factor
 from mtbert.results.paper import paper_rows
 from mtbert.runtime import Runtime
 
@@ -38,11 +39,25 @@ def test_thirteen_rows_and_final_are_distinct_runs(scale: str, rows: Path) -> No
     assert len(set(hashes.values())) == 14, hashes
 
 
-def test_every_deviation_is_a_run_of_its_own(rows: Path) -> None:
-    names = [f"deviation/{path.stem}" for path in sorted((conf_dir() / "experiment" / "deviation").glob("*.yaml"))]
+@pytest.mark.parametrize("group", ["deviation", "design"])
+def test_every_variation_is_a_run_of_its_own(group: str, rows: Path) -> None:
+    names = [f"{group}/{path.stem}" for path in sorted((conf_dir() / "experiment" / group).glob("*.yaml"))]
     on = ["00_baseline", "04_cut_para", "10_round_robin", "12_frozen_encoder"]
     hashes = {name: plan(name, "quick", rows).hash for name in [*names, *on]}
     assert len(set(hashes.values())) == len(names) + len(on), hashes
+
+
+def test_what_was_added_later_leaves_older_runs_their_identity(rows: Path) -> None:
+    """A key of a later version, at its default, is in no identity: results made before it was there still count."""
+    known = {
+        "tasks": {"definition", "loss", "weight", "max_rows"},
+        "heads": {"dropout", "share_layers"},
+        "optimizer": {"betas", "eps", "weight_decay"},
+    }
+    config = compose(["experiment=00_baseline", "scale=quick"])
+    nodes = {"tasks": config.tasks["sts"], "heads": config.heads, "optimizer": config.optimizer}
+    assert {name: set(described(node)) for name, node in nodes.items()} == known
+    assert described(replace(config.tasks["sts"], head="concat"))["head"] == "concat"
 
 
 @pytest.mark.parametrize("scale", ["sample", "quick", "paper"])

@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.stats import pearsonr
 from torch import Tensor
 
-from mtbert.losses import CLASSIFICATION, REGRESSION, bce, cross_entropy, l1, mse
+from mtbert.losses import CLASSIFICATION, REGRESSION, bce, cosent, cross_entropy, l1, mse, ordinal, pearson
 
 ROWS = torch.Generator().manual_seed(1)
 LOGITS = 3 * torch.randn(200, generator=ROWS)
@@ -48,6 +49,33 @@ def test_l1_pulls_towards_the_label_by_the_slope_of_the_sigmoid() -> None:
     l1(logits, torch.tensor([5.0, 0.0]), 5.0).sum().backward()
     assert logits.grad is not None
     assert logits.grad.tolist() == [-1.25, 1.25]  # 5 * 1/4, minus where the label is above
+
+
+def test_cosent_sums_over_pairs_in_the_wrong_order_or_nearly_so() -> None:
+    similarities, labels = [0.2, 0.7, 0.6], [3.0, 1.0, 1.0]  # row 0 is the better pair, rows 1 and 2 are alike
+    expected = math.log(1 + math.exp(20 * (0.7 - 0.2)) + math.exp(20 * (0.6 - 0.2)))
+    logits = torch.tensor([math.log(s / (1 - s)) for s in similarities])
+    assert cosent(logits, torch.tensor(labels), 5.0).tolist() == pytest.approx([expected] * 3)
+    assert cosent(logits, torch.tensor([2.0, 2.0, 2.0]), 5.0).tolist() == [0.0] * 3  # no pair to order
+
+
+def test_pearson_is_one_minus_the_correlation_of_the_step() -> None:
+    expected = 1 - pearsonr(LOGITS.double().sigmoid(), LABELS.double())[0]
+    assert pearson(LOGITS, LABELS, 5.0).tolist() == pytest.approx([expected] * 200, abs=1e-5)
+    assert pearson(LOGITS[:1], LABELS[:1], 5.0).tolist() == [1.0]
+
+
+def test_ordinal_is_cross_entropy_against_classes_by_squared_distance() -> None:
+    logits = torch.randn(2, 3, generator=ROWS)
+    expected = []
+    for row, label in zip(logits.tolist(), [0, 2], strict=True):
+        closeness = [math.exp(-((k - label) ** 2)) for k in range(3)]
+        normaliser = math.log(sum(math.exp(x) for x in row))
+        expected.append(sum(c / sum(closeness) * (normaliser - x) for c, x in zip(closeness, row, strict=True)))
+    assert ordinal(logits, torch.tensor([0.0, 2.0]), 2.0).tolist() == pytest.approx(expected, rel=1e-5)
+    certain = torch.tensor([[9.0, 0.0, 0.0], [0.0, 9.0, 0.0]])
+    miss, near_miss = ordinal(certain, torch.tensor([2.0, 2.0]), 2.0).tolist()
+    assert near_miss < miss
 
 
 @pytest.mark.parametrize(("name", "loss"), [*CLASSIFICATION.items(), *REGRESSION.items()])

@@ -28,6 +28,11 @@ PRECISIONS = ("auto", "32-true", "bf16-mixed")
 LOGGERS = ("tensorboard", "csv", "wandb")
 
 
+def added(default: Any) -> Any:
+    """A field that came after the first results: at its default it is left out of a run's identity, which stays."""
+    return field(default=default, metadata={"added": True})
+
+
 @dataclass
 class EncoderConfig:
     """Which BERT, from where, and how a sentence embedding is read off it."""
@@ -86,6 +91,7 @@ class TaskConfig:
     loss: str | None = None  # a name of mtbert.losses or an import path; null: the task's own
     weight: float = 1.0
     max_rows: int | None = None  # train on at most so many rows (see recipe.fresh_cut)
+    head: str | None = added(None)  # a name of mtbert.model.heads or an import path; null: the task's own
 
 
 @dataclass

@@ -128,6 +128,16 @@ def _existing(path: Path) -> Path:
     return path
 
 
+def described(node: Any) -> dict[str, Any]:
+    """The fields of a config node, those of ``mtbert.config.added`` only where they are not at their default."""
+    values = dataclasses.asdict(node)
+    return {
+        f.name: values[f.name]
+        for f in dataclasses.fields(node)
+        if not ("added" in f.metadata and values[f.name] == f.default)
+    }
+
+
 def _identity(
     config: Config, runtime: Runtime, phases: tuple[Phase, ...], checksums: dict[str, dict[str, list[str]]]
 ) -> dict[str, Any]:
@@ -140,13 +150,11 @@ def _identity(
     encoder["config"] = cached_sha256(files.config)
     datasets = {}
     for name, dataset in config.datasets.items():
-        described = dataclasses.asdict(dataset) | {"files": checksums[name]}
-        described["train_rows"] = row_factor(config.scale.train_rows, name)
-        described["dev_rows"] = row_factor(config.scale.dev_rows, name)
-        datasets[name] = described
-    tasks = {
-        name: dataclasses.asdict(task) | {"max_rows": max_rows(config).get(name)} for name, task in config.tasks.items()
-    }
+        entry = dataclasses.asdict(dataset) | {"files": checksums[name]}
+        entry["train_rows"] = row_factor(config.scale.train_rows, name)
+        entry["dev_rows"] = row_factor(config.scale.dev_rows, name)
+        datasets[name] = entry
+    tasks = {name: described(task) | {"max_rows": max_rows(config).get(name)} for name, task in config.tasks.items()}
     recipe = dataclasses.asdict(config.recipe)
     recipe.pop("name")
     return {
@@ -155,10 +163,10 @@ def _identity(
         "encoder": encoder,
         "datasets": list(datasets.items()),  # their order is the order of rows
         "tasks": list(tasks.items()),
-        "heads": dataclasses.asdict(config.heads),
+        "heads": described(config.heads),
         "recipe": recipe,
         "phases": [dataclasses.asdict(phase) for phase in phases],
-        "optimizer": dataclasses.asdict(config.optimizer),
+        "optimizer": described(config.optimizer),
         "subset_seed": config.data.subset_seed,
         "shuffle": config.data.shuffle,
         "train_metrics": config.train_metrics,

@@ -187,7 +187,7 @@ class Run:
         tokenizer = load_tokenizer(files)
         special = SpecialTokens(files.cls_id, files.sep_id, self.config.encoder.max_length)
         sentences = [tokenize(column, tokenizer) for column in texts]
-        num_sequences = self.module.tasks[task].num_sentences
+        num_sequences = self.module.tasks[task].num_sequences
         return Table.build([""] * len(texts[0]), None, sentences, num_sequences, special)
 
     @cached_property

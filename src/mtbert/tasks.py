@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from torchmetrics.functional.regression import pearson_corrcoef
 from mtbert.config import TaskConfig
 from mtbert.errors import InputError, nearest
 from mtbert.losses import CLASSIFICATION, REGRESSION, Loss
-from mtbert.model.heads import PairHead, SentenceHead
+from mtbert.model.heads import PAIR_HEADS, SENTENCE_HEADS, PairHead, SentenceHead
 
 Metric = Callable[[Tensor, Tensor], Tensor]
 
@@ -46,9 +46,10 @@ def pearson(scores: Float[Tensor, " rows"], labels: Float[Tensor, " rows"]) -> F
 class Task:
     """One task of the model.
 
-    ``head`` is a module class ``(hidden_size, num_outputs, dropout)`` with an attribute ``num_sentences``;
-    ``label_high`` the largest label (the smallest is 0); ``loss`` a name of ``mtbert.losses`` or a function of its
-    form; ``metric`` maps all scores and labels of a split to one number, reported under ``metric_name``.
+    ``head`` is a module class ``(hidden_size, num_outputs, dropout)``, with an attribute ``num_sequences`` where it
+    reads another number of sequences than an example has sentences; ``label_high`` the largest label (the smallest
+    is 0); ``loss`` a name of ``mtbert.losses`` or a function of its form; ``metric`` maps all scores and labels of a
+    split to one number, reported under ``metric_name``.
     """
 
     head: Callable[[int, int, float], nn.Module]
@@ -59,6 +60,11 @@ class Task:
     metric: Metric
     metric_name: str
     graded: bool = False  # labels are degrees, not classes
+
+    @property
+    def num_sequences(self) -> int:
+        """Sequences of an example: one for each sentence, or one for a pair that the head wants joined."""
+        return getattr(self.head, "num_sequences", self.num_sentences)
 
     @property
     def classification(self) -> bool:
@@ -77,11 +83,16 @@ TASKS: dict[str, Task] = {
 
 
 def find_task(name: str, options: TaskConfig) -> Task:
-    """The task that the config names.
+    """The task that the config names, with the head that it chooses.
 
     Raises:
-        InputError: no such built-in, or the import path leads to no ``Task``.
+        InputError: no such built-in, the import path leads to no ``Task``, or the head does not fit it.
     """
+    task = _definition(name, options)
+    return task if options.head is None else replace(task, head=_head(name, task, options.head))
+
+
+def _definition(name: str, options: TaskConfig) -> Task:
     if options.definition is None:
         if name not in TASKS:
             raise InputError(f"config: tasks.{name} is no built-in task{nearest(name, TASKS)} (or give its definition)")
@@ -90,6 +101,15 @@ def find_task(name: str, options: TaskConfig) -> Task:
     if not isinstance(task, Task):
         raise InputError(f"config: tasks.{name}.definition={options.definition} is not a mtbert.tasks.Task")
     return task
+
+
+def _head(name: str, task: Task, chosen: str) -> Callable[[int, int, float], nn.Module]:
+    if "." in chosen:
+        return import_path(chosen, f"tasks.{name}.head")
+    fitting = SENTENCE_HEADS if task.num_sentences == 1 else PAIR_HEADS
+    if chosen not in fitting:
+        raise InputError(f"config: tasks.{name}.head={chosen} does not fit this task{nearest(chosen, fitting)}")
+    return fitting[chosen]
 
 
 def find_loss(name: str, task: Task, options: TaskConfig) -> Loss:

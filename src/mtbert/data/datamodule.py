@@ -114,7 +114,7 @@ class DatasetModule(LightningDataModule):
 
     def _table(self, part: Prepared) -> Table:
         special = SpecialTokens(self.files.cls_id, self.files.sep_id, self.config.encoder.max_length)
-        return Table.build(part.ids, part.labels, part.sentences, self.task.num_sentences, special)
+        return Table.build(part.ids, part.labels, part.sentences, self.task.num_sequences, special)
 
     def train_dataloader(self) -> DataLoader[Update]:
         """This dataset alone, in batches of the config's size, shuffled anew each epoch."""
