@@ -100,14 +100,14 @@ def _grid(table: Table, wide: bool) -> Grid:
 
 def _drawn(cell: Cell, row: Row, table: Table, wide: bool) -> Text:
     """Our figure and its difference with sd below, the paper's beside it or, where narrow, below it."""
-    ours = Text(_figure(cell.mean, 3) or cell.why_empty, style=_colour(cell.difference))
+    ours = Text(fixed(cell.mean, 3) or cell.why_empty, style=_colour(cell.difference))
     if cell.difference is not None:
         ours.append(" " + _short(cell.difference))
     ours.pad_right(FIGURE_WIDTH - len(ours))
     paper_style = f"dim {_colour(cell.paper_difference)}".strip()
-    beside = [Text(_figure(cell.paper, row.paper_decimals), style=paper_style)]
+    beside = [Text(fixed(cell.paper, row.paper_decimals), style=paper_style)]
     if table.published_log:
-        beside.append(Text(_figure(cell.published, 3), style="dim"))
+        beside.append(Text(fixed(cell.published, 3), style="dim"))
     below = [Text(f"±{cell.sd:.3f} ({cell.n})".ljust(FIGURE_WIDTH))] if cell.sd is not None else []
     if not wide:
         named = [Text(name) + figure for name, figure in zip(("paper ", "log   "), beside, strict=False) if figure]
@@ -133,11 +133,11 @@ def _beside_titles(table: Table) -> list[str]:
 def _markdown_cells(table: Table, row: Row) -> Iterator[str]:
     for cell in row.cells:
         spread = f" ± {cell.sd:.3f} ({cell.n})" if cell.sd is not None else ""
-        yield (_figure(cell.mean, 3) or cell.why_empty) + spread
-        yield _figure(cell.paper, row.paper_decimals)
+        yield (fixed(cell.mean, 3) or cell.why_empty) + spread
+        yield fixed(cell.paper, row.paper_decimals)
         if table.published_log:
-            yield _figure(cell.published, 3)
-        marked = (_mark(cell.difference), _signed(cell.difference)) if cell.difference is not None else ()
+            yield fixed(cell.published, 3)
+        marked = (mark(cell.difference), signed(cell.difference)) if cell.difference is not None else ()
         yield " ".join(marked).strip()
 
 
@@ -155,26 +155,27 @@ def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
 
 
-def _figure(value: float | None, decimals: int) -> str:
+def fixed(value: float | None, decimals: int) -> str:
     return "" if value is None else f"{value:.{decimals}f}"
 
 
-def _signed(difference: float) -> str:
-    return f"{round(difference, 3):+.3f}" if _sign(difference) else "0.000"
+def signed(difference: float) -> str:
+    return f"{round(difference, 3):+.3f}" if sign(difference) else "0.000"
 
 
 def _short(difference: float) -> str:
-    return _signed(difference).replace("0.", ".", 1).rjust(5)
+    return signed(difference).replace("0.", ".", 1).rjust(5)
 
 
-def _sign(difference: float | None) -> int:
+def sign(difference: float | None) -> int:
+    """1 better, -1 worse than the baseline, 0 where three decimals show no difference."""
     rounded = round(difference or 0.0, 3)  # what is shown as 0.000 is neither better nor worse
     return (rounded > 0) - (rounded < 0)
 
 
 def _colour(difference: float | None) -> str:
-    return {1: BETTER, 0: "", -1: WORSE}[_sign(difference)]
+    return {1: BETTER, 0: "", -1: WORSE}[sign(difference)]
 
 
-def _mark(difference: float) -> str:
-    return {1: "▲", 0: "", -1: "▼"}[_sign(difference)]
+def mark(difference: float) -> str:
+    return {1: "▲", 0: "", -1: "▼"}[sign(difference)]

@@ -40,6 +40,32 @@ def paper_rows() -> tuple[PaperRow, ...]:
     return tuple(_paper_row(line) for line in _lines("table.csv"))
 
 
+@dataclass(frozen=True)
+class PaperGain:
+    """One bar of the paper's Figure 9: by how much a measure raises the dev average over the baseline's."""
+
+    measure: str
+    experiment: str  # that shows it; empty for the sum of the bars before
+    gain: float
+
+
+@cache
+def paper_gains() -> tuple[PaperGain, ...]:
+    """The bars of Figure 9, in the paper's order."""
+    return tuple(PaperGain(line["measure"], line["experiment"], float(line["gain"])) for line in _lines("gains.csv"))
+
+
+@cache
+def published_logs() -> dict[str, list[dict[str, float]]]:
+    """Experiment -> dev figures after each epoch of its published log, over both phases; row [2] has none."""
+    experiments = {paper.row: paper.experiment for paper in paper_rows()}
+    logs: dict[str, list[dict[str, float]]] = {}
+    for line in _lines("logs_by_epoch.csv"):
+        figures = {key: float(line[column]) for key, column in FIGURES.items()}
+        logs.setdefault(experiments[line["row"]], []).append(figures)
+    return logs
+
+
 @cache
 def published_best() -> dict[str, dict[str, float]]:
     """Row -> dev figures of its published log, where it has one, at the epoch with the best dev average."""
