@@ -11,19 +11,16 @@ from pathlib import Path
 from mtbert.errors import InputError, nearest
 from mtbert.paths import atomic_write
 from mtbert.results.cells import ABSENT, FAILED, MISSING, UNDEFINED, Cell, Column, Row, Table
-from mtbert.results.comparable import RowKey, common_overrides, pick, require_comparable, rows_of
+from mtbert.results.chosen import add_run_arguments, chosen_runs
+from mtbert.results.comparable import RowKey, common_overrides, require_comparable, rows_of
 from mtbert.results.facts import facts_about, marked, remarks_on
 from mtbert.results.paper import BASELINE, PaperRow, paper_rows, published_best
 from mtbert.results.record import (
     AVERAGE,
-    HOW_TO_START,
     BrokenRun,
     FailedRun,
     RunRecord,
-    Runs,
-    find_runs,
     one_line,
-    runs_dir,
 )
 from mtbert.results.render import FORMATS, render_terminal
 
@@ -167,11 +164,8 @@ def _note(records: Sequence[RunRecord], failed: Sequence[FailedRun]) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``mtbert table``."""
+    add_run_arguments(parser)
     add = parser.add_argument
-    add("--runs", type=Path, nargs="+", metavar="FOLDER", help="folders of runs, or runs (default: ./runs)")
-    add("--scale", help="only runs of this scale")
-    add("--encoder", help="only runs of this encoder")
-    add("--recipe", help="only runs of this recipe")
     add("--metric", action="append", default=[], metavar="KEY", help="one more, e.g. dev/nli/accuracy")
     add("--published-log", action="store_true", help="also show the published log at its best epoch")
     add("--format", choices=sorted(FORMATS), default="terminal")
@@ -184,10 +178,7 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         InputError: there are no runs, or they do not belong in one table.
     """
-    folders = args.runs or [runs_dir()]
-    runs = pick(find_runs(*folders), scale=args.scale, encoder=args.encoder, recipe=args.recipe)
-    if not runs.done and not runs.failed:
-        raise InputError(_nothing_in(folders, runs))
+    runs = chosen_runs(args)
     table = build_table(
         runs.done,
         runs.failed,
@@ -204,10 +195,3 @@ def main(args: argparse.Namespace) -> int:
     else:
         print(FORMATS[args.format](table), end="")
     return 0
-
-
-def _nothing_in(folders: Sequence[Path], runs: Runs) -> str:
-    others = [f"{len(runs.unfinished)} unfinished"] * bool(runs.unfinished)
-    others += [f"{run.directory.name}: {run.reason}" for run in runs.broken]
-    found = f" ({'; '.join(others)})" if others else ""
-    return f"{', '.join(map(str, folders))}: no finished runs{found}; {HOW_TO_START}"
