@@ -21,11 +21,12 @@ COMMANDS = {
     "table": ("mtbert.results.table", "print the table of finished runs beside the paper's figures"),
     "runs": ("mtbert.results.runs", "list the runs there are"),
     "predict": ("mtbert.predict", "score a CSV file with a trained run"),
+    "search": ("mtbert.search", "search for better values of a few keys, on training rows held out"),
     "export": ("mtbert.export", "write a trained run as a published BERT, with a model card and ONNX models"),
     "data": ("mtbert.data.download", "download the five datasets"),
     "parity": ("mtbert.parity", "replay recorded runs of the paper's published code, step by step"),
 }
-RESUMABLE = ("train", "reproduce", "data")
+RESUMABLE = ("train", "reproduce", "search", "data")
 TRAIN = "train one experiment, or several with --multirun; takes Hydra overrides"
 
 

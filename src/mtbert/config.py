@@ -81,6 +81,7 @@ class DataConfig:
     folder: str | None = None  # null: the embedded sample corpus
     subset_seed: int = 0  # which rows a scale keeps; the same for every experiment and seed
     shuffle: bool = True  # false: training rows stay in file order
+    holdout: float | None = None  # this share of the training rows plays dev, and dev files are not read: for searches
 
 
 @dataclass
@@ -256,6 +257,8 @@ def check(config: Config) -> None:
         raise InputError(f"config: optimizer.betas={config.optimizer.betas}; expected two numbers from 0 to below 1")
     if config.optimizer.eps < 0 or config.optimizer.weight_decay < 0:
         raise InputError("config: optimizer.eps and optimizer.weight_decay; expected numbers from 0 up")
+    if config.data.holdout is not None and not 0 < config.data.holdout < 1:
+        raise InputError(f"config: data.holdout={config.data.holdout}; expected a share between 0 and 1")
     if config.encoder.max_length < 4:
         raise InputError(f"config: encoder.max_length={config.encoder.max_length}; expected 4 tokens or more")
     for name, phase in present_phases(config).items():

@@ -169,6 +169,7 @@ def _identity(
         "optimizer": described(config.optimizer),
         "subset_seed": config.data.subset_seed,
         "shuffle": config.data.shuffle,
+        **({} if config.data.holdout is None else {"holdout": config.data.holdout}),
         "train_metrics": config.train_metrics,
         "max_steps": config.trainer.max_steps,
         "eval_tokens": config.trainer.eval_tokens,

@@ -35,11 +35,12 @@ from mtbert.rundir import claimed, finished, record_alias, record_failure
 from mtbert.runtime import find_runtime
 
 
-def run(config: Config, overrides: Sequence[str] = ()) -> RunRecord:
+def run(config: Config, overrides: Sequence[str] = (), callbacks: Sequence[Callback] = ()) -> RunRecord:
     """Train as ``config`` says, unless it is done already; an interrupted run goes on where it stopped.
 
     Args:
         overrides: how the config came about, for the record.
+        callbacks: to watch the training with; they have to leave it as it is.
 
     Returns:
         The record that stands in the run directory's ``result.json``.
@@ -56,13 +57,13 @@ def run(config: Config, overrides: Sequence[str] = ()) -> RunRecord:
         (plan.directory / FAILED_FILE).unlink(missing_ok=True)
         try:
             with _log_file(plan.directory / "run.log"):
-                return _train(plan, overrides)
+                return _train(plan, overrides, callbacks)
         except Exception as error:
             record_failure(plan, explain(error)[0])
             raise
 
 
-def _train(plan: Plan, overrides: Sequence[str]) -> RunRecord:
+def _train(plan: Plan, overrides: Sequence[str], callbacks: Sequence[Callback]) -> RunRecord:
     config, directory = plan.config, plan.directory
     torch.set_num_threads(plan.runtime.threads)
     with atomic_write(directory / "config.yaml") as temporary:
@@ -72,7 +73,7 @@ def _train(plan: Plan, overrides: Sequence[str]) -> RunRecord:
     data = MixedDataModule.from_plan(plan)
     data.setup()
     module = build_module(config, load_encoder(config.encoder))
-    fit(plan, data, module, recorder, [Progress(recorder, plan), Board(plan, recorder)])
+    fit(plan, data, module, recorder, [Progress(recorder, plan), Board(plan, recorder), *callbacks])
     load_weights(module, recorder.best)
     write_outputs(plan, data, module, recorder)
     record = make_record(origin, plan, data, recorder)

@@ -68,11 +68,23 @@ class DatasetModule(LightningDataModule):
         if self.tables:
             return
         for split, names in self.dataset.files.items():
+            if split == "dev" and self.config.data.holdout is not None:
+                continue
             paths = [self.folder / name for name in names]
             if split == "test":
                 paths = [path for path in paths if path.is_file()]
             if paths:
                 self._read(split, paths)
+        if "dev" in self.dataset.files and self.config.data.holdout is not None:
+            self._hold_out(self.config.data.holdout)
+
+    def _hold_out(self, share: float) -> None:
+        """Let a fixed share of the training rows play dev."""
+        train = self.tables["train"]
+        chosen = some_rows(len(train), round(share * len(train)), self.config, self.name, "holdout")
+        self.tables |= {"train": train.take(np.setdiff1d(np.arange(len(train)), chosen)), "dev": train.take(chosen)}
+        for split in ("train", "dev"):
+            self.report[split] = self.report["train"] | {"used": len(self.tables[split])}
 
     def _read(self, split: str, paths: Sequence[Path]) -> None:
         parts = [self._prepared(path, split) for path in paths]
