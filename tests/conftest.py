@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,3 +55,29 @@ def tiny_run(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> RunR
         record = run(compose(overrides), overrides)
     torch.set_num_threads(threads)
     return record
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """Replays set the number of threads of the whole process."""
+    import torch
+
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Trace folders by what differs from ``SPEC``, each recorded once; not to be changed."""
+    from toy_trace import record
+
+    made: dict[str, Path] = {}
+
+    def trace(**changes: object) -> Path:
+        key = json.dumps(changes)
+        if key not in made:
+            made[key] = record(tmp_path_factory.mktemp("traces") / "a trace, with=signs", **changes)
+        return made[key]
+
+    return trace
