@@ -84,9 +84,9 @@ def write_onnx_models(module: MultitaskModule, folder: Path) -> None:
 
 
 def input_names(task: Task) -> list[str]:
-    if task.num_sentences == 1:
+    if task.num_sequences == 1:
         return list(INPUTS)
-    return [f"{name}_{side}" for side in range(1, task.num_sentences + 1) for name in INPUTS]
+    return [f"{name}_{side}" for side in range(1, task.num_sequences + 1) for name in INPUTS]
 
 
 def _write(model: PaddedTask, names: list[str], path: Path) -> None:
