@@ -152,6 +152,8 @@ def test_figures_at_the_end_of_each_phase(events: EventAccumulator) -> None:
     assert set(events.Tags()["images"]) == {
         "dev/sst/confusion_matrix",
         "dev/para/scores_by_label",
+        "dev/para/precision_recall",
+        "dev/para/calibration",
         "dev/sts/predicted_by_label",
     }
     for tag in events.Tags()["images"]:

@@ -6,9 +6,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from sklearn.metrics import confusion_matrix
 
-from mtbert.figures import GREY, TASK_COLORS, confusion, figure_of, rendered, task_color
+from mtbert.figures.canvas import rendered
+from mtbert.figures.palette import GREY, TASK_COLORS, task_color
+from mtbert.figures.predictions import figures_of
+from mtbert.results.scoring import confusion
 from mtbert.tasks import TASKS
 
 ROWS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=50)
@@ -20,9 +24,15 @@ def test_confusion_counts_as_scikit_learn_does(rows: list[tuple[int, int]]) -> N
     assert (confusion(predicted, labels, 5) == confusion_matrix(labels, predicted, labels=range(5))).all()
 
 
+def figure_of(name: str, logits: torch.Tensor, labels: np.ndarray) -> tuple[str, Figure]:
+    """The first of a task's figures."""
+    task = TASKS[name]
+    return next(figures_of(name, task, task.score(logits).double().numpy(), labels, name))
+
+
 def test_confusion_matrix_writes_each_count_into_its_cell() -> None:
     logits = torch.nn.functional.one_hot(torch.tensor([3, 3, 0]), 5).float()
-    kind, figure = figure_of("sst", TASKS["sst"], logits, np.array([4.0, 4.0, 0.0]), "SST")
+    kind, figure = figure_of("sst", logits, np.array([4.0, 4.0, 0.0]))
     (axes,) = figure.axes
     written = {text.get_position(): text.get_text() for text in axes.texts if text.get_text() != "0"}
     assert kind == "confusion_matrix"
@@ -30,7 +40,7 @@ def test_confusion_matrix_writes_each_count_into_its_cell() -> None:
 
 
 def test_scatter_has_a_point_for_each_row() -> None:
-    kind, figure = figure_of("sts", TASKS["sts"], torch.zeros(2), np.array([1.0, 4.5]), "STS")
+    kind, figure = figure_of("sts", torch.zeros(2), np.array([1.0, 4.5]))
     (points,) = figure.axes[0].collections
     assert kind == "predicted_by_label"
     assert points.get_offsets().tolist() == [[1.0, 2.5], [4.5, 2.5]]
@@ -39,7 +49,7 @@ def test_scatter_has_a_point_for_each_row() -> None:
 
 def test_histogram_weighs_both_labels_alike() -> None:
     logits, labels = torch.tensor([9.0, -9.0, -9.0, -9.0]), np.array([1.0, 0.0, 0.0, 0.0])
-    kind, figure = figure_of("para", TASKS["para"], logits, labels, "PARA")
+    kind, figure = figure_of("para", logits, labels)
     upper, lower = (patch.get_data() for patch in figure.axes[0].patches)
     assert kind == "scores_by_label"
     assert (upper.values[-1], lower.values[0]) == (1, 1)
@@ -51,10 +61,10 @@ def test_histogram_weighs_both_labels_alike() -> None:
 def test_a_useless_model_is_drawn_all_the_same(name: str, value: float) -> None:
     task = TASKS[name]
     logits = torch.full((3, task.num_outputs), value).squeeze(-1)
-    _, figure = figure_of(name, task, logits, np.zeros(3), name)
-    image = rendered(figure)
-    assert (image.shape, image.dtype) == ((504, 600, 3), np.uint8)
-    assert image.min() < 100  # there is ink on it
+    for _, figure in figures_of(name, task, task.score(logits).double().numpy(), np.zeros(3), name):
+        image = rendered(figure)
+        assert (image.shape, image.dtype) == ((504, 600, 3), np.uint8)
+        assert image.min() < 100  # there is ink on it
 
 
 def test_colors_are_told_apart() -> None:

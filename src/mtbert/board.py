@@ -121,16 +121,17 @@ class Board(Callback):
                 write_success(writer)
 
     def _draw(self, writer: SummaryWriter, tables: Mapping[Any, Any], tasks: Mapping[str, Task], step: int) -> None:
-        from mtbert.figures import figure_of, rendered  # matplotlib: not before there is something to draw
+        from mtbert.figures.canvas import rendered  # matplotlib: not before there is something to draw
+        from mtbert.figures.predictions import figures_of
 
         index, epoch = self.recorder.best_index or 0, self._best_epoch
         for name, task in tasks.items():
             value = epoch["metrics"].get(f"dev/{name}/{task.metric_name}")
             shown = "undefined" if value is None else f"{value:.3f}"
             title = f"{name.upper()} dev, epoch {index + 1}: {task.metric_name} {shown}"
-            labels = tables["dev", name].labels
-            kind, figure = figure_of(name, task, self.recorder.dev_logits[name][index], labels, title)
-            writer.add_image(f"dev/{name}/{kind}", rendered(figure), step, dataformats="HWC")
+            scores = task.score(self.recorder.dev_logits[name][index]).double().numpy()
+            for kind, figure in figures_of(name, task, scores, tables["dev", name].labels, title):
+                writer.add_image(f"dev/{name}/{kind}", rendered(figure), step, dataformats="HWC")
 
 
 def writers(trainer: Trainer) -> list[SummaryWriter]:

@@ -1,71 +1,60 @@
-"""Figures of a split's predictions. Matplotlib's objects alone, no pyplot: nothing global, no backend to set.
-
-Every figure is one panel of 5 x 4.2 inches at 120 dots an inch: legible where TensorBoard shows it half that size.
-"""
+"""Figures of a split's predictions, each in one panel."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from torch import Tensor
 
+from mtbert.figures.canvas import panel
+from mtbert.figures.palette import GREY, task_color
+from mtbert.results.scoring import Labels, Scores, calibration, calibration_error, confusion, precision_recall
 from mtbert.tasks import Task
 
-# A task has its colour wherever it is drawn. Okabe & Ito's palette: told apart by colour-blind readers too.
-TASK_COLORS = {"sst": "#0072B2", "para": "#D55E00", "sts": "#009E73"}
-OTHER_TASK_COLOR = "#CC79A7"
-GREY = "#555555"
 
-Scores = Float[np.ndarray, " rows"]
-Labels = Float[np.ndarray, " rows"]
+def figures_of(name: str, task: Task, scores: Scores, labels: Labels, title: str) -> Iterator[tuple[str, Figure]]:
+    """What a task's predictions look like, by its kind, each figure with what it is called.
 
+    Classes: a confusion matrix. Degrees: prediction against label. Two classes by one score: the score's histogram by
+    label, precision and recall, calibration.
 
-def task_color(task: str) -> str:
-    return TASK_COLORS.get(task, OTHER_TASK_COLOR)
-
-
-def figure_of(
-    name: str, task: Task, logits: Float[Tensor, "rows ..."], labels: Labels, title: str
-) -> tuple[str, Figure]:
-    """What a task's predictions look like, by its kind, and what the figure is called.
-
-    Classes: a confusion matrix. Degrees: prediction against label. Two classes by one score: its histogram by label.
+    Args:
+        scores: as ``Task.score`` gives them.
     """
-    figure = Figure(figsize=(5, 4.2), dpi=120, layout="constrained")
-    axes = figure.add_subplot()
-    scores = task.score(torch.as_tensor(logits)).double().numpy()
+    color = task_color(name)
     if task.classification:
-        kind = "confusion_matrix"
-        draw_confusion(axes, confusion(scores, labels, task.num_outputs), task_color(name))
-    elif task.graded:
-        kind = "predicted_by_label"
-        draw_scatter(axes, scores, labels, task.label_high, task_color(name))
-    else:
-        kind = "scores_by_label"
-        draw_histogram(axes, scores, labels, task.label_high, task_color(name))
-    axes.set_title(title, fontsize=12)
+        figure, axes = panel()
+        draw_confusion(axes, confusion(scores, labels, task.num_outputs), color)
+        yield "confusion_matrix", _labelled(figure, axes, title)
+        return
+    if task.graded:
+        figure, axes = panel()
+        draw_scatter(axes, scores, labels, task.label_high, color)
+        yield "predicted_by_label", _labelled(figure, axes, title)
+        return
+    known = np.isfinite(scores)  # a diverged run has none
+    shares, positive = scores[known] / task.label_high, (labels[known] > task.label_high / 2).astype(float)
+    figure, axes = panel()
+    draw_histogram(axes, scores, labels, task.label_high, color)
+    yield "scores_by_label", _labelled(figure, axes, title)
+    figure, axes = panel()
+    draw_precision_recall(axes, shares, positive, color)
+    yield "precision_recall", _labelled(figure, axes, title)
+    figure, axes = panel()
+    draw_calibration(axes, shares, positive, color)
+    yield "calibration", _labelled(figure, axes, title)
+
+
+def _labelled(figure: Figure, axes: Axes, title: str) -> Figure:
+    axes.set_title(title, fontsize=12, parse_math=False)
     axes.tick_params(labelsize=11)
     for label in (axes.xaxis.label, axes.yaxis.label):
         label.set_fontsize(12)
-    return kind, figure
-
-
-def rendered(figure: Figure) -> Int[np.ndarray, "height width 3"]:
-    """The figure as 8-bit RGB."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
-def confusion(predicted: Scores, labels: Labels, num_classes: int) -> Int[np.ndarray, "labels predictions"]:
-    """How many rows of each label got each prediction."""
-    cells = labels.astype(np.int64) * num_classes + predicted.astype(np.int64)
-    return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
+    return figure
 
 
 def draw_confusion(axes: Axes, counts: Int[np.ndarray, "labels predictions"], color: str) -> None:
@@ -102,3 +91,33 @@ def draw_histogram(axes: Axes, scores: Scores, labels: Labels, high: float, colo
     axes.axvline(high / 2, color="black", linewidth=1, linestyle="--")
     axes.set(xlabel="score", ylabel="share of the label's rows", xlim=(0, high))
     axes.legend(fontsize=11, edgecolor="none", framealpha=0.9)
+
+
+def draw_precision_recall(axes: Axes, scores: Scores, positive: Labels, color: str) -> None:
+    """Precision by recall; the point is where rows are called positive from a score of 0.5, the line calls all so."""
+    axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.02))
+    axes.grid(alpha=0.25)
+    if not positive.any():
+        return
+    precision, recall, average = precision_recall(scores, positive)
+    axes.step(recall, precision, where="pre", color=color, linewidth=2, label=f"average precision {average:.3f}")
+    called, share = scores > 0.5, float(positive.mean())
+    if called.any():
+        at_half = positive[called].sum() / positive.sum(), positive[called].mean()
+        axes.plot(*at_half, "o", color=color, markersize=9, markeredgecolor="black", label="score above 0.5")
+    axes.axhline(share, color=GREY, linewidth=1, linestyle="--", label=f"all called positive ({share:.3f})")
+    axes.legend(fontsize=10, edgecolor="none", framealpha=0.9, loc="lower left")
+
+
+def draw_calibration(axes: Axes, scores: Scores, positive: Labels, color: str) -> None:
+    """Share of positive rows by mean score, in tenths; areas go with rows, the grey line is a perfect score."""
+    table = calibration(scores, positive)
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--", zorder=1)
+    if len(table):
+        axes.plot(table["score"], table["observed"], color=color, linewidth=1.5, zorder=2)
+        areas = 15 + 260 * table["rows"] / table["rows"].max()
+        label = f"expected calibration error {calibration_error(table):.3f}"
+        axes.scatter(table["score"], table["observed"], s=areas, color=color, zorder=3, label=label)
+        axes.legend(fontsize=10, edgecolor="none", framealpha=0.9, loc="upper left", markerscale=0.5)
+    axes.set(xlabel="score", ylabel="share of positive rows", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    axes.grid(alpha=0.25)
