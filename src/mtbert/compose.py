@@ -91,6 +91,8 @@ def _missing(error: MissingConfigException) -> str:
     wanted = error.missing_cfg_file if isinstance(error.missing_cfg_file, str) else str(error.missing_cfg_file)
     group, _, name = wanted.rpartition("/")
     options = [str(option) for option in error.options or []]
+    if name.startswith("submitit_"):
+        return f"config: no {group} '{name}', which a package brings: pip install 'mtbert[slurm]'"
     return f"config: no {group or 'config'} '{name}'{nearest(name, options)}"
 
 

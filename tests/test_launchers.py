@@ -1,0 +1,36 @@
+"""Runs of a study as jobs of another engine: each is the same run, in the same place."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mtbert.results.record import find_runs
+
+pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+
+
+def study(launcher: str, runs: Path, *overrides: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    small = ["experiment=smoke/tiny", "phases.extra=null", "epochs=1", "trainer.max_steps=2", "trainer.threads=1"]
+    command = [sys.executable, "-m", "mtbert", "train", "-m", f"hydra/launcher={launcher}", *small, *overrides]
+    environment = os.environ | {"MTBERT_RUNS": str(runs)} | variables
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=250)
+
+
+def test_submitit_makes_the_runs_and_names_what_fails(tmp_path: Path, cache: Path) -> None:
+    done = study("submitit_local", tmp_path / "runs", "seed=3,4")
+    assert done.returncode == 0, done.stderr
+    found = find_runs(tmp_path / "runs").done
+    assert [record.seed for record in found] == [3, 4]
+
+
+def test_the_slurm_launcher_asks_for_slurm(tmp_path: Path, cache: Path) -> None:
+    bare = str(Path(sys.executable).parent)  # a path without Slurm's commands
+    failed = study("slurm", tmp_path / "runs", "seed=3", "hydra.launcher.partition=gpu", PATH=bare)
+    assert failed.returncode != 0
+    assert "Traceback" not in failed.stderr
+    assert "srun" in failed.stderr
