@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from safetensors.torch import load_file
 from mtbert.callbacks import Recorder
 from mtbert.compose import compose
 from mtbert.config import Config
-from mtbert.errors import InputError
+from mtbert.errors import Stopped
 from mtbert.module import MultitaskModule
 from mtbert.results.record import FAILED_FILE, RESULT_FILE, FailedRun, RunRecord
 from mtbert.train import run
@@ -59,30 +62,66 @@ def test_only_the_heads_change_where_the_encoder_is_fixed(unbroken: RunRecord, t
     assert changed == {"heads"}
 
 
-@pytest.mark.parametrize("stop_after", [1, 2, 4])
-def test_a_run_cut_off_goes_on_to_the_same_end(
-    unbroken: RunRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int
-) -> None:
-    training_step = MultitaskModule.training_step
-    steps = 0
-
-    def stopping(self: MultitaskModule, *arguments: Any) -> Any:
-        nonlocal steps
-        steps += 1
-        if steps == 2 * stop_after + 2:  # in the middle of an epoch
-            raise KeyboardInterrupt
-        return training_step(self, *arguments)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(MultitaskModule, "training_step", stopping)
-        run(config(tmp_path), TINY)
-    resumed = run(config(tmp_path), TINY)
-    assert history(resumed) == history(unbroken)
+def equal(ours: RunRecord, theirs: RunRecord) -> None:
+    """Same history, weights and predictions, to the last bit."""
+    assert history(ours) == history(theirs)
     for name in ("best", "last"):
-        ours, theirs = (load_file(r.directory / "checkpoints" / f"{name}.safetensors") for r in (resumed, unbroken))
-        assert [key for key in theirs if not torch.equal(ours[key], theirs[key])] == []
-    for path in sorted((unbroken.directory / "predictions").iterdir()):
-        assert (resumed.directory / "predictions" / path.name).read_bytes() == path.read_bytes()
+        one, other = (load_file(r.directory / "checkpoints" / f"{name}.safetensors") for r in (ours, theirs))
+        weights = [key for key in other if name == "best" or key.startswith(("/state_dict/", "/optimizer_states/"))]
+        assert [key for key in weights if not torch.equal(one[key], other[key])] == []
+    for path in sorted((theirs.directory / "predictions").iterdir()):
+        assert (ours.directory / "predictions" / path.name).read_bytes() == path.read_bytes()
+
+
+def interrupted(monkeypatch: pytest.MonkeyPatch, config: Config, method: str, call: int, how: Any) -> list[int]:
+    """Start a run and do ``how`` to it in the ``call``-th call of one of the module's methods; a list that goes on
+    counting the training steps."""
+    step, calls = MultitaskModule.training_step, itertools.count(1)
+    steps: list[int] = []
+
+    def counting(self: MultitaskModule, update: Any, batch_idx: int = 0) -> Any:
+        steps.append(batch_idx)
+        return step(self, update, batch_idx)
+
+    def interrupting(self: MultitaskModule, *arguments: Any) -> Any:
+        if next(calls) == call:
+            how()
+        return original(self, *arguments)
+
+    monkeypatch.setattr(MultitaskModule, "training_step", counting)
+    original = getattr(MultitaskModule, method)
+    with monkeypatch.context() as patch, pytest.raises((KeyboardInterrupt, Stopped)):
+        patch.setattr(MultitaskModule, method, interrupting)
+        run(config, TINY)
+    return steps
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def ask_to_stop() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("method", "call", "how", "every", "lost"),
+    [
+        ("training_step", 4, interrupt, "null", 1),  # the second step of the second epoch; the first was not saved
+        ("training_step", 10, interrupt, "1", 0),
+        ("training_step", 3, ask_to_stop, "null", 0),
+        ("validation_step", 1, ask_to_stop, "null", 0),
+        ("validation_step", 12, ask_to_stop, "null", 0),
+    ],
+)
+def test_a_run_cut_off_goes_on_to_the_same_end(
+    unbroken: RunRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, call: int, how: Any, every: str,
+    lost: int,
+) -> None:  # fmt: skip
+    settings = config(tmp_path, f"trainer.checkpoint_every_steps={every}")
+    steps = interrupted(monkeypatch, settings, method, call, how)
+    equal(run(settings, TINY), unbroken)
+    assert len(steps) == unbroken.epochs[-1].step + lost
 
 
 def test_a_finished_run_is_not_made_again_also_under_another_name(
@@ -121,13 +160,35 @@ def test_a_damaged_result_is_named_and_made_again(tmp_path: Path, caplog: pytest
     assert history(second) == history(first)
 
 
-def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
-    first = run(config(tmp_path), TINY)
-    (first.directory / RESULT_FILE).unlink()
-    last = first.directory / "checkpoints" / "last.safetensors"
-    last.write_bytes(last.read_bytes()[:1000])
-    with pytest.raises(InputError, match=r"last\.safetensors: not a readable checkpoint"):
-        run(config(tmp_path), TINY)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(
+    unbroken: RunRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = config(tmp_path, "trainer.checkpoint_every_steps=1")
+    steps = interrupted(monkeypatch, settings, "training_step", 6, ask_to_stop)  # the third epoch's last
+    (last,) = tmp_path.glob("*/checkpoints/last.safetensors")
+    content = bytearray(last.read_bytes())
+    content[-5] ^= 1  # one bit, somewhere in a tensor
+    last.write_bytes(content)
+    equal(run(settings, TINY), unbroken)
+    assert (
+        f"{last}: not a readable checkpoint (its content is not what was written); the one before is taken"
+        in caplog.text
+    )
+    assert len(steps) == unbroken.epochs[-1].step + 1
+
+
+def test_a_run_without_a_sound_checkpoint_starts_over(
+    unbroken: RunRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = config(tmp_path)
+    interrupted(monkeypatch, settings, "training_step", 5, ask_to_stop)
+    folder = next(tmp_path.glob("*/checkpoints"))
+    for path in folder.iterdir():
+        path.write_bytes(path.read_bytes()[:1000])
+    equal(run(settings, TINY), unbroken)
+    assert "last.safetensors: not a readable checkpoint" in caplog.text
+    assert "previous.safetensors: not a readable checkpoint" in caplog.text
+    assert "; the run starts over" in caplog.text
 
 
 @pytest.mark.parametrize(("keep", "left"), [("none", set()), ("best", {"best.safetensors"})])

@@ -37,6 +37,12 @@ class Board(Callback):
         self._values: dict[str, list[Tensor]] = defaultdict(list)  # the rows' losses since the last logged step
         self._norms: dict[str, Tensor] = {}
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"values": {task: torch.cat(values) for task, values in self._values.items()}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._values = defaultdict(list, {task: [values] for task, values in state_dict["values"].items()})
+
     def on_fit_start(self, trainer: Trainer, pl_module: MultitaskModule) -> None:  # type: ignore[override]
         if self.num_logged is not None:
             return
@@ -63,6 +69,13 @@ class Board(Callback):
         if self._due(trainer, trainer.global_step):
             self._log_step(trainer)
 
+    def on_train_start(self, trainer: Trainer, pl_module: MultitaskModule) -> None:  # type: ignore[override]
+        for task, values in self._values.items():  # a checkpoint's came to the CPU
+            self._values[task] = [each.to(pl_module.device) for each in values]
+
+    def on_validation_start(self, trainer: Trainer, pl_module: MultitaskModule) -> None:  # type: ignore[override]
+        self._values.clear()  # an epoch's are not logged with the next one's
+
     def on_save_checkpoint(  # type: ignore[override]
         self, trainer: Trainer, pl_module: MultitaskModule, checkpoint: dict[str, Any]
     ) -> None:
@@ -70,16 +83,17 @@ class Board(Callback):
 
         What a checkpoint covers is in the logs then, and a run that is continued from it logs all else once more.
         """
-        if not trainer.loggers or self.num_logged == len(self.recorder.epochs):
-            return
-        self.num_logged = len(self.recorder.epochs)
-        self._values.clear()  # no checkpoint has them: a continued run could not log them either
+        if trainer.loggers and self.num_logged != len(self.recorder.epochs):
+            self.num_logged = len(self.recorder.epochs)
+            self._log_epoch(trainer, pl_module)
+        for logger in trainer.loggers:
+            logger.save()
+
+    def _log_epoch(self, trainer: Trainer, pl_module: MultitaskModule) -> None:
         step = self.recorder.epochs[-1]["step"]
         _log(trainer, self._epoch_metrics(), step)
         if sum(epoch["phase"] == self._phase.name for epoch in self.recorder.epochs) == self._phase.epochs:
             self._end_phase(trainer, pl_module, step)
-        for logger in trainer.loggers:
-            logger.save()
 
     @property
     def _phase(self) -> Phase:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,37 +14,65 @@ import torch
 from pytorch_lightning import Callback, Trainer
 from torch import Tensor
 
-from mtbert.checkpoints import read_checkpoint, save_weights
+from mtbert.checkpoints import previous, read_checkpoint, read_weights, save_weights
+from mtbert.config import TrainerConfig
 from mtbert.data.datamodule import MixedDataModule
 from mtbert.data.updates import Update
+from mtbert.errors import InputError
 from mtbert.module import MultitaskModule
 from mtbert.plan import Phase
 from mtbert.results.record import AVERAGE
 from mtbert.rundir import now
+from mtbert.stopping import Stop
+
+logger = logging.getLogger(__name__)
 
 
 class Recorder(Callback):
     """Keeps what every epoch gave, and the best and the last weights.
 
-    Its state travels in each checkpoint, so that a continued run has the history of an unbroken one. The best epoch
-    is the one with the highest dev average, over all phases; of equal ones the first.
+    Its state travels in each checkpoint, so that a continued run has the history of an unbroken one, the losses and
+    logits of an epoch that has begun included. The best epoch is the one with the highest dev average, over all
+    phases; of equal ones the first. Its weights stay as long as a checkpoint names it.
     """
 
-    STATE = ("phase_index", "phase_name", "steps_before", "epochs", "dev_logits", "best_index", "started", "seconds")
+    STATE = (
+        "phase_index",
+        "phase_name",
+        "steps_before",
+        "step",
+        "epochs",
+        "dev_logits",
+        "best_index",
+        "started",
+        "seconds",
+        "epoch_seconds",
+    )
 
     def __init__(self, checkpoints: Path) -> None:
         self.checkpoints = checkpoints
         self.phase_index = 0
         self.phase_name = ""
         self.steps_before = 0  # optimiser steps of the phases before this one
+        self.step = 0  # of the epoch that has begun: how many are done
         self.epochs: list[dict[str, Any]] = []
         self.dev_logits: dict[str, list[Tensor]] = {}
         self.best_index: int | None = None
         self.started = now()
         self._earlier, self._clock = 0.0, time.perf_counter()  # seconds of earlier processes; when this one began
-        self._epoch_clock = time.perf_counter()
+        self._epoch_earlier, self._epoch_clock = 0.0, time.perf_counter()
+        self._saved_best: int | None = None  # of the last checkpoint
         self._values: dict[str, list[Tensor]] = defaultdict(list)
         self._logits: dict[str, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the run so far."""
+        return (self.epochs[-1]["step"] if self.epochs else 0) + self.step
+
+    def epochs_of(self, phase: Phase) -> int:
+        """How many epochs of a phase are behind."""
+        return sum(epoch["phase"] == phase.name for epoch in self.epochs)
 
     @property
     def seconds(self) -> float:
@@ -50,45 +80,92 @@ class Recorder(Callback):
         return self._earlier + time.perf_counter() - self._clock
 
     @property
+    def epoch_seconds(self) -> float:
+        """The same of the epoch that has begun."""
+        return self._epoch_earlier + time.perf_counter() - self._epoch_clock
+
+    @property
     def best(self) -> Path:
+        """The weights of the best epoch so far."""
+        running = self._weights(self.best_index)
+        return running if running.is_file() else self._final
+
+    @property
+    def _final(self) -> Path:
         return self.checkpoints / "best.safetensors"
+
+    def _weights(self, index: int | None) -> Path:
+        """Where an epoch's weights are while the run goes on."""
+        return self.checkpoints / f"best-{index}.safetensors"
 
     @property
     def last(self) -> Path:
         return self.checkpoints / "last.safetensors"
 
     def state_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.STATE}
+        rows = {"values": _joined(self._values), "logits": {task: _columns(p) for task, p in self._logits.items()}}
+        return {name: getattr(self, name) for name in self.STATE} | rows
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         state = dict(state_dict)
         self._earlier, self._clock = state.pop("seconds"), time.perf_counter()
+        self._epoch_earlier, self._epoch_clock = state.pop("epoch_seconds"), time.perf_counter()
+        self._values = defaultdict(list, {task: [rows] for task, rows in state.pop("values").items()})
+        self._logits = defaultdict(list, {task: [tuple(columns)] for task, columns in state.pop("logits").items()})
         for name, value in state.items():
             setattr(self, name, value)
+        self._saved_best = self.best_index
 
-    def resume(self) -> int:
-        """Take up the history of the last checkpoint, if there is one; the index of the phase to go on with."""
-        if self.last.is_file():
-            self.load_state_dict(read_checkpoint(self.last)["callbacks"][self.state_key])
-        return self.phase_index
+    def resume(self) -> Path | None:
+        """Take up the newest sound checkpoint; None where there is none, and the run starts over."""
+        there = [path for path in (self.last, previous(self.last)) if path.exists()]
+        for path in there:
+            try:
+                self.load_state_dict(read_checkpoint(path)["callbacks"][self.state_key])
+                if self.best_index is not None:
+                    read_weights(self.best)
+                return path
+            except InputError as error:
+                otherwise = "the run starts over" if path == there[-1] else "the one before is taken"
+                logger.warning("%s; %s", error, otherwise)
+                path.unlink()  # it must not take the sound one's place when the next is written
+        for path in self.checkpoints.glob("*.safetensors"):
+            path.unlink()
+        return None
 
     def begin(self, index: int, phase: Phase) -> None:
-        """A new phase starts; a resumed one restores its own state instead."""
-        self.phase_index, self.phase_name = index, phase.name
+        """A new phase starts; a resumed one has its own state instead."""
+        self.phase_index, self.phase_name, self.step = index, phase.name, 0
         self.steps_before = self.epochs[-1]["step"] if self.epochs else 0
 
+    def on_train_start(self, trainer: Trainer, pl_module: MultitaskModule) -> None:  # type: ignore[override]
+        device = pl_module.device  # what a checkpoint held came to the CPU
+        for task, rows in self._values.items():
+            self._values[task] = [each.to(device) for each in rows]
+        for task, pairs in self._logits.items():
+            self._logits[task] = [(logits.to(device), labels.to(device)) for logits, labels in pairs]
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: MultitaskModule) -> None:  # type: ignore[override]
-        self._epoch_clock = time.perf_counter()
+        self.step, self._epoch_earlier, self._epoch_clock = 0, 0.0, time.perf_counter()
         self._values.clear()
         self._logits.clear()
 
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, pl_module: MultitaskModule, outputs: dict[str, Any], batch: Update, batch_idx: int
     ) -> None:
+        self.step = batch_idx + 1
         for task in batch.tasks:
             self._values[task.task].append(outputs["values"][task.task])
             if pl_module.config.train_metrics == "running":
                 self._logits[task.task].append((outputs["logits"][task.task], task.labels))
+
+    def save(self, trainer: Trainer) -> None:
+        """Write a checkpoint; best weights that neither it nor the one before names are removed."""
+        trainer.save_checkpoint(self.last)
+        named = {self._weights(self.best_index), self._weights(self._saved_best)}
+        for path in set(self.checkpoints.glob("best-*.safetensors")) - named:
+            path.unlink()
+        self._saved_best = self.best_index
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: MultitaskModule) -> None:  # type: ignore[override]
         metrics = dict(pl_module.metrics)
@@ -100,7 +177,7 @@ class Recorder(Callback):
                 "phase": self.phase_name,
                 "epoch": trainer.current_epoch + 1,
                 "step": self.steps_before + trainer.global_step,
-                "seconds": round(time.perf_counter() - self._epoch_clock, 3),
+                "seconds": round(self.epoch_seconds, 3),
                 "metrics": {name: round(value, 7) if math.isfinite(value) else None for name, value in metrics.items()},
             }
         )
@@ -109,8 +186,21 @@ class Recorder(Callback):
                 self.dev_logits.setdefault(task, []).append(pl_module.evaluation.gathered((split, task))[0])
         if self._is_best():
             self.best_index = len(self.epochs) - 1
-            save_weights(pl_module, self.best)
-        trainer.save_checkpoint(self.last)
+            save_weights(pl_module, self._weights(self.best_index))
+        self.step = 0
+        self._values.clear()
+        self._logits.clear()
+
+    def finish(self) -> None:
+        """The run has its weights: they take their final name."""
+        if self.best != self._final:
+            self.best.replace(self._final)
+
+    def tidy(self, keep: str) -> None:
+        """Remove what a finished run does not keep (``keep`` of the config)."""
+        kept = {"all": {self._final, self.last}, "best": {self._final}, "none": set()}[keep]
+        for path in set(self.checkpoints.glob("*.safetensors")) - kept:
+            path.unlink()
 
     def _running(self, module: MultitaskModule) -> dict[str, float]:
         """Metrics of the training pass itself: of weights that change, and with dropout."""
@@ -131,15 +221,73 @@ class Recorder(Callback):
         return best is None or (newest is not None and newest > best)
 
 
+class Checkpoints(Callback):
+    """Writes a checkpoint after every epoch, and now and then between two steps or in an evaluation.
+
+    When the process is asked to stop, it does so there, with a checkpoint. Last of the callbacks: what the others
+    do after a step or an epoch is in it.
+    """
+
+    def __init__(self, recorder: Recorder, options: TrainerConfig, stop: Stop) -> None:
+        self.recorder, self.options, self.stop = recorder, options, stop
+        self._clock = time.perf_counter()  # of the last one
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        step, every = self.recorder.step, self.options.checkpoint_every_steps
+        if step < trainer.num_training_batches:  # after the last one the evaluation comes first
+            self._between(trainer, every is not None and step % every == 0)
+
+    def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        self._between(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
+        self._save(trainer)
+        self.stop.check()
+
+    def on_save_checkpoint(  # type: ignore[override]
+        self, trainer: Trainer, pl_module: MultitaskModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if trainer.validating:  # as Lightning knows an evaluation that is to be made again, from its first batch on
+            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
+            cut = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+            progress |= {"total": cut, "current": dict(cut), "is_last_batch": False}
+
+    def _between(self, trainer: Trainer, due: bool = False) -> None:
+        every = self.options.checkpoint_every_minutes
+        late = every is not None and time.perf_counter() - self._clock >= 60 * every
+        if due or late or self.stop.number is not None:
+            self._save(trainer)
+        self.stop.check()
+
+    def _save(self, trainer: Trainer) -> None:
+        self.recorder.save(trainer)
+        self._clock = time.perf_counter()
+
+
 class EmbeddingCache(Callback):
     """Computes a fixed encoder's outputs once, before the phase that can use them starts."""
+
+    def __init__(self, stop: Stop) -> None:
+        self.stop = stop
 
     def on_fit_start(self, trainer: Trainer, pl_module: MultitaskModule) -> None:  # type: ignore[override]
         if pl_module.phase is None or not pl_module.phase.cached:
             return
         data: MixedDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        updates = data.evaluation_updates(("train", "dev"))
         with trainer.precision_plugin.forward_context():
-            pl_module.cache_embeddings(
-                (updates[i] for i in range(len(updates))), sum(table.num_sequences for table in data.tables.values())
-            )
+            pl_module.cache_embeddings(self._updates(data), sum(table.num_sequences for table in data.tables.values()))
+
+    def _updates(self, data: MixedDataModule) -> Iterator[Update]:
+        updates = data.evaluation_updates(("train", "dev"))
+        for index in range(len(updates)):
+            self.stop.check()
+            yield updates[index]
+
+
+def _joined(parts: dict[str, list[Tensor]]) -> dict[str, Tensor]:
+    return {task: torch.cat(each) for task, each in parts.items()}
+
+
+def _columns(pairs: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
+    """Logits and labels of many batches as one batch."""
+    return [torch.cat(column) for column in zip(*pairs, strict=True)]

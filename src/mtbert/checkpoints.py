@@ -1,8 +1,13 @@
-"""Checkpoints as safetensors: tensors as they are, everything else as JSON in the header. Nothing is pickled."""
+"""Checkpoints as safetensors: tensors as they are, everything else as JSON in the header. Nothing is pickled.
+
+Every file carries a digest of its content, so that damage is seen.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +22,25 @@ from mtbert.errors import InputError
 from mtbert.paths import atomic_write
 
 TENSOR, ITEMS = "__tensor__", "__items__"
+DIGEST = "blake2b"
 
 
 class SafetensorsIO(CheckpointIO):
-    """Lightning's checkpoint dictionaries in one safetensors file, written whole or not at all."""
+    """Lightning's checkpoint dictionaries in one safetensors file, written whole or not at all.
+
+    A new file takes the place of the one before only once it has been read back; that one stays beside it, see
+    ``previous``.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any = None) -> None:
         tensors: dict[str, Tensor] = {}
         tree = _fold(checkpoint, tensors, "")
-        with atomic_write(Path(path)) as temporary:
-            save_file(tensors, temporary, metadata={"tree": json.dumps(tree)})
+        path, text = Path(path), json.dumps(tree)
+        with atomic_write(path) as temporary:
+            save_file(tensors, temporary, metadata={"tree": text, DIGEST: digest(tensors, text)})
+            read_checkpoint(temporary)
+            if path.is_file():
+                path.replace(previous(path))
 
     def load_checkpoint(
         self, path: _PATH, map_location: Any = None, weights_only: bool | None = None
@@ -37,20 +51,36 @@ class SafetensorsIO(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
+def previous(path: Path) -> Path:
+    """Where the checkpoint before the one at ``path`` is kept."""
+    return path.with_name("previous" + path.suffix)
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """The dictionary that was saved.
 
     Raises:
-        InputError: the file is missing, cut off or no checkpoint of ours.
+        InputError: the file is missing, cut off, damaged or no checkpoint of ours.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            tree = json.loads(file.metadata()["tree"])
-        return _unfold(tree, load_file(path))
+            metadata = file.metadata()
+        tensors, tree = load_file(path), metadata["tree"]
+        if metadata[DIGEST] != digest(tensors, tree):
+            raise ValueError("its content is not what was written")
+        return _unfold(json.loads(tree), tensors)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{path}: not a readable checkpoint ({error}); remove the file to start the run over"
-        ) from None
+        raise InputError(f"{path}: not a readable checkpoint ({error})") from None
+
+
+def digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
+    """A digest of tensors on the CPU, their names, types and shapes, and a text."""
+    total = hashlib.blake2b(text.encode(), digest_size=16)
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return total.hexdigest()
 
 
 def _fold(value: Any, tensors: dict[str, Tensor], path: str) -> Any:
@@ -84,7 +114,7 @@ def save_weights(module: nn.Module, path: Path) -> None:
     """A module's weights under their own names; a tensor that two names share is written under both."""
     state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in module.state_dict().items()}
     with atomic_write(path) as temporary:
-        save_file(state, temporary)
+        save_file(state, temporary, metadata={DIGEST: digest(state)})
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
@@ -93,10 +123,31 @@ def load_weights(module: nn.Module, path: Path) -> None:
     Raises:
         InputError: the file is missing, damaged, or belongs to another model.
     """
+    state = read_weights(path)
     try:
-        state = load_file(path)
         with torch.no_grad():
             module.load_state_dict(state)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        reasons = str(error).splitlines()[:2] or [type(error).__name__]  # a headline, then the first that differs
-        raise InputError(f"{path}: weights cannot be read: {reasons[-1].strip()}") from None
+    except RuntimeError as error:
+        raise _unreadable(path, error) from None
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """What ``save_weights`` wrote; a file without a digest is taken as it is.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            written = (file.metadata() or {}).get(DIGEST)
+        state = load_file(path)
+        if written not in (None, digest(state)):
+            raise ValueError("the content is not what was written")
+        return state
+    except (OSError, SafetensorError, ValueError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    reasons = str(error).splitlines()[:2] or [type(error).__name__]  # a headline, then the first that differs
+    return InputError(f"{path}: weights cannot be read: {reasons[-1].strip()}")

@@ -168,6 +168,8 @@ class TrainerConfig:
     eval_tokens: int = 8192  # tokens of one evaluation batch
     log_every_n_steps: int = 10
     max_steps: int | None = None  # stop every epoch after so many steps (smoke runs)
+    checkpoint_every_minutes: float | None = 10.0  # beside the one after each epoch; null: never
+    checkpoint_every_steps: int | None = None  # likewise, counted within an epoch
 
 
 @dataclass
@@ -248,7 +250,7 @@ def check(config: Config) -> None:
         _positive(key, getattr(config, key))
     for key in ("eval_tokens", "log_every_n_steps"):
         _positive(f"trainer.{key}", getattr(config.trainer, key))
-    for key in ("max_steps", "threads"):
+    for key in ("max_steps", "threads", "checkpoint_every_minutes", "checkpoint_every_steps"):
         if (number := getattr(config.trainer, key)) is not None:
             _positive(f"trainer.{key}", number)
     if config.trainer.num_workers < 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -15,13 +16,14 @@ import torch
 from omegaconf import OmegaConf
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from mtbert.board import Board
-from mtbert.callbacks import EmbeddingCache, Recorder
+from mtbert.callbacks import Checkpoints, EmbeddingCache, Recorder
 from mtbert.checkpoints import SafetensorsIO, load_weights
 from mtbert.config import Config
 from mtbert.data.datamodule import MixedDataModule
-from mtbert.errors import explain
+from mtbert.errors import Stopped, explain
 from mtbert.loggers import build_loggers
 from mtbert.model.pretrained import load_encoder
 from mtbert.module import MultitaskModule, build_module
@@ -33,6 +35,7 @@ from mtbert.provenance import provenance
 from mtbert.results.record import FAILED_FILE, Epoch, RunRecord, best_of
 from mtbert.rundir import claimed, finished, record_alias, record_failure
 from mtbert.runtime import find_runtime
+from mtbert.stopping import deferred_signals
 
 
 def run(config: Config, overrides: Sequence[str] = (), callbacks: Sequence[Callback] = ()) -> RunRecord:
@@ -77,30 +80,45 @@ def _train(plan: Plan, overrides: Sequence[str], callbacks: Sequence[Callback]) 
     load_weights(module, recorder.best)
     write_outputs(plan, data, module, recorder)
     record = make_record(origin, plan, data, recorder)
+    recorder.finish()
     record.write(directory)
-    _tidy(recorder, config.keep)
+    recorder.tidy(config.keep)
     return dataclasses.replace(record, directory=directory)
 
 
 def fit(
     plan: Plan, data: MixedDataModule, module: MultitaskModule, recorder: Recorder, callbacks: Sequence[Callback]
 ) -> None:
-    """Train all phases, one ``Trainer.fit`` each, from the last checkpoint on where there is one."""
-    first = recorder.resume()
-    loggers = build_loggers(plan, recorder.epochs[-1]["step"] if recorder.epochs else 0)
-    for index, phase in enumerate(plan.phases[first:], start=first):
-        checkpoint = recorder.last if index == first and recorder.last.is_file() else None
-        if checkpoint is None and phase.start_from == "best" and recorder.best.is_file():
-            load_weights(module, recorder.best)
-        recorder.begin(index, phase)
-        data.begin(phase)
-        module.begin(phase)
-        with _quiet():
-            trainer = build_trainer(plan, phase, loggers, [EmbeddingCache(), recorder, *callbacks])
-            try:
-                trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
-            except SystemExit:  # what Lightning makes of Ctrl-C
-                raise KeyboardInterrupt from None
+    """Train all phases, one ``Trainer.fit`` each, from the newest checkpoint on where there is one.
+
+    Raises:
+        Stopped: the process was asked to; there is a checkpoint of where it stood.
+    """
+    with deferred_signals() as stop:
+        cache, checkpoints = EmbeddingCache(stop), Checkpoints(recorder, plan.config.trainer, stop)
+        checkpoint, first = recorder.resume(), recorder.phase_index
+        loggers = build_loggers(plan, recorder.steps)
+        for index, phase in enumerate(plan.phases[first:], start=first):
+            data.begin(phase, recorder.epochs_of(phase), recorder.step)
+            module.begin(phase)
+            if checkpoint is None:
+                if phase.start_from == "best" and recorder.best_index is not None:
+                    load_weights(module, recorder.best)
+                recorder.begin(index, phase)
+            trainer = build_trainer(plan, phase, loggers, [cache, recorder, *callbacks, checkpoints])
+            with _quiet():
+                _fit(trainer, module, data, checkpoint)
+            stop.check()
+            checkpoint = None
+
+
+def _fit(trainer: Trainer, module: MultitaskModule, data: MixedDataModule, checkpoint: Path | None) -> None:
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
+    except SIGTERMException:  # Lightning's own way out, at the end of an epoch
+        raise Stopped(signal.SIGTERM) from None
+    except SystemExit:  # what Lightning makes of Ctrl-C
+        raise KeyboardInterrupt from None
 
 
 def build_trainer(plan: Plan, phase: Phase, loggers: list[Logger], callbacks: list[Any]) -> Trainer:
@@ -161,14 +179,7 @@ def _quiet() -> Iterator[None]:
             ".*number of training batches.*",
             ".*in eval mode.*",
             ".*LeafSpec.*",
+            ".*your dataloader is not resumable.*",  # it is: see MixedDataModule.begin
         ):
             warnings.filterwarnings("ignore", message=message)
         yield
-
-
-def _tidy(recorder: Recorder, keep: str) -> None:
-    """What a finished run keeps of its checkpoints."""
-    if keep != "all":
-        recorder.last.unlink(missing_ok=True)
-    if keep == "none":
-        recorder.best.unlink(missing_ok=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 from pytorch_lightning import LightningDataModule
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
 from mtbert.config import Config
 from mtbert.data.schedules import Sequential, Step, TaskBatches, build_schedule
@@ -172,6 +172,7 @@ class MixedDataModule(LightningDataModule):
             start_from="last",
             encoder_dropout=True,
         )
+        self.first = (0, 0)  # epoch, step
 
     @classmethod
     def from_plan(cls, plan: Plan) -> MixedDataModule:
@@ -217,9 +218,9 @@ class MixedDataModule(LightningDataModule):
             self.report[dataset.name][split]["used"] = int(used)
         return table.take(rows)
 
-    def begin(self, phase: Phase) -> None:
-        """Serve this phase from now on."""
-        self.phase = phase
+    def begin(self, phase: Phase, epoch: int = 0, step: int = 0) -> None:
+        """Serve this phase from now on; its ``epoch`` from ``step`` on, all others in full."""
+        self.phase, self.first = phase, (epoch, step)
 
     def _reduction(self, task: str) -> Reduction:
         recipe = self.config.recipe
@@ -229,7 +230,9 @@ class MixedDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Update]:
         """The current epoch's updates, in order. Reload it every epoch."""
-        return self._loader(self.training_updates(self.trainer.current_epoch if self.trainer else 0))
+        epoch = self.trainer.current_epoch if self.trainer else 0
+        first_epoch, first_step = self.first
+        return self._loader(self.training_updates(epoch), first_step if epoch == first_epoch else 0)
 
     def training_updates(self, epoch: int) -> TrainingUpdates:
         """The updates of one epoch (from 0) of the current phase; update ``i`` does not depend on those before it."""
@@ -278,8 +281,23 @@ class MixedDataModule(LightningDataModule):
         tables = {key: table for key, table in self.tables.items() if key[0] in splits}
         return EvaluationUpdates(tables, self.config.trainer.eval_tokens, packed)
 
-    def _loader(self, updates: Any) -> DataLoader[Update]:
-        return DataLoader(updates, batch_size=None, num_workers=self.config.trainer.num_workers)
+    def _loader(self, updates: Any, first: int = 0) -> DataLoader[Update]:
+        return DataLoader(
+            updates, batch_size=None, sampler=From(first, len(updates)), num_workers=self.config.trainer.num_workers
+        )
+
+
+class From(Sampler[int]):
+    """What is left of ``total`` steps; its length counts those before ``first`` too, as Lightning expects it."""
+
+    def __init__(self, first: int, total: int) -> None:
+        self.first, self.total = first, total
+
+    def __len__(self) -> int:
+        return self.total
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.first, self.total))
 
 
 def some_rows(total: int, count: int, config: Config, *key: str) -> Int[np.ndarray, " chosen"]:
