@@ -7,6 +7,9 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from mtbert.results.record import RESULT_FILE, Data, Encoder, Epoch, Metrics, RowCount, RunRecord, best_of
 
 
@@ -58,6 +61,38 @@ def record(
 
 def store(runs: Path, made: RunRecord) -> Path:
     """Write ``made`` where its run would have left it; the path of its result.json."""
-    directory = runs / f"{made.experiment}-s{made.seed}-{made.hash}"
+    directory = runs / f"{made.experiment.replace('/', '.')}-s{made.seed}-{made.hash}"
     made.write(directory)
     return directory / RESULT_FILE
+
+
+def measured(
+    runs: Path, experiment: str = "00_baseline", seed: int = 0, skill: float = 0.5, rows: int = 120, **changes: Any
+) -> RunRecord:
+    """A stored run with dev predictions of three epochs, the more ``skill`` the closer to the labels."""
+    random = np.random.default_rng([seed, *experiment.encode()])
+    labels = {"sst": np.arange(rows) % 5, "para": np.arange(rows) % 2, "sts": np.arange(rows) % 26 / 5}
+    epochs, frames = [], {}
+    for task, label in labels.items():
+        columns = [_predicted(random, task, label, skill * share) for share in (0.5, 0.9, 1.0)]
+        frames[task] = pd.DataFrame({"id": [f"{task}{row:05}" for row in range(rows)], "label": label})
+        for number, column in enumerate(columns, start=1):
+            frames[task][f"epoch_{number}"] = column
+    for number in (1, 2, 3):
+        scores = {task: frame[f"epoch_{number}"] for task, frame in frames.items()}
+        accuracies = [float((scores[task].round() == labels[task]).mean()) for task in ("sst", "para")]
+        figures = metrics(*accuracies, float(np.corrcoef(scores["sts"], labels["sts"])[0, 1]))
+        epochs.append(Epoch("main", number, 100 * number, 1.0, figures))
+    made = record(experiment, seed, epochs=epochs, best=best_of(epochs), **changes)
+    directory = store(runs, made).parent
+    (directory / "predictions").mkdir(exist_ok=True)
+    (directory / "config.yaml").write_text("recipe: {evaluate_logits: false, evaluate_integer_labels: false}\n")
+    for task, frame in frames.items():
+        frame.to_csv(directory / "predictions" / f"dev-{task}.csv", index=False)
+    return dataclasses.replace(made, directory=directory)
+
+
+def _predicted(random: np.random.Generator, task: str, label: np.ndarray, skill: float) -> np.ndarray:
+    known = random.random(len(label)) < skill
+    guess = random.integers(0, 5, len(label)) if task == "sst" else random.random(len(label)) * label.max()
+    return np.where(known, label, guess)

@@ -18,6 +18,14 @@ class Column:
     paper: str = ""  # column of the paper's figures, where it has one
 
 
+TASK_COLUMNS = (
+    Column("SST acc", "dev/sst/accuracy", "sst_acc"),
+    Column("PARA acc", "dev/para/accuracy", "para_acc"),
+    Column("STS Pearson", "dev/sts/pearson", "sts_pearson"),
+)
+AVERAGE_COLUMN = Column("average", "dev/average", "average")
+
+
 @dataclass(frozen=True)
 class Cell:
     """One metric of one row: the mean over seeds of our figures, with what it is compared to."""

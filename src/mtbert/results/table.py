@@ -10,26 +10,25 @@ from pathlib import Path
 
 from mtbert.errors import InputError, nearest
 from mtbert.paths import atomic_write
-from mtbert.results.cells import ABSENT, FAILED, MISSING, UNDEFINED, Cell, Column, Row, Table
+from mtbert.results.cells import (
+    ABSENT,
+    AVERAGE_COLUMN,
+    FAILED,
+    MISSING,
+    TASK_COLUMNS,
+    UNDEFINED,
+    Cell,
+    Column,
+    Row,
+    Table,
+)
 from mtbert.results.chosen import add_run_arguments, chosen_runs
 from mtbert.results.comparable import RowKey, common_overrides, require_comparable, rows_of
 from mtbert.results.facts import facts_about, marked, remarks_on
 from mtbert.results.paper import BASELINE, PaperRow, paper_rows, published_best
-from mtbert.results.record import (
-    AVERAGE,
-    BrokenRun,
-    FailedRun,
-    RunRecord,
-    one_line,
-)
+from mtbert.results.record import BrokenRun, FailedRun, RunRecord, one_line
 from mtbert.results.render import FORMATS, render_terminal
 
-TASK_COLUMNS = (
-    Column("SST acc", "dev/sst/accuracy", "sst_acc"),
-    Column("PARA acc", "dev/para/accuracy", "para_acc"),
-    Column("STS Pearson", "dev/sts/pearson", "sts_pearson"),
-)
-AVERAGE_COLUMN = Column("average", AVERAGE, "average")
 LEADERBOARD = "figures of the course's leaderboard; the labels are not public"
 
 

@@ -1,0 +1,125 @@
+"""Dev predictions of every epoch, as finished runs leave them, and metrics of any choice of their rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+from jaxtyping import Float
+
+from mtbert.errors import InputError
+from mtbert.results.record import RESULT_FILE, RunRecord
+
+FOLDER = "predictions"
+TOLERANCE = 1e-3  # between a figure of result.json and the same from the predictions
+Counts = Float[np.ndarray, "draws rows"]  # how often each dev row counts
+Scores = Float[np.ndarray, "rows epochs"]
+
+
+@dataclass(frozen=True)
+class DevPredictions:
+    """One task's: class or degree of each row after each epoch, and the label, as the run's metric read them."""
+
+    metric: str  # accuracy | pearson
+    ids: tuple[str, ...]
+    labels: Float[np.ndarray, " rows"]
+    scores: Scores
+
+
+def predictions_file(directory: Path, task: str) -> Path:
+    """Where a run keeps its dev predictions: a CSV file, compressed in an archive."""
+    plain = directory / FOLDER / f"dev-{task}.csv"
+    packed = plain.with_name(f"{plain.name}.gz")
+    return packed if packed.is_file() and not plain.is_file() else plain
+
+
+def original_of(record: RunRecord) -> Path:
+    """The directory with a run's files: its own, or that of the run it is the same as."""
+    return record.directory if record.same_as is None else record.directory.parent / record.same_as
+
+
+def read_predictions(record: RunRecord) -> dict[str, DevPredictions]:
+    """By task, for those whose metric is known here (accuracy, pearson).
+
+    Raises:
+        InputError: a file is missing, cannot be read, or does not give the figures in result.json.
+    """
+    directory = original_of(record)
+    if not (directory / RESULT_FILE).is_file():
+        raise InputError(f"{record.directory}: its predictions are those of {record.same_as}, which is not there")
+    recipe = _recipe(directory)
+    keys = [key.split("/") for key in record.best.metrics if key.startswith("dev/") and key.count("/") == 2]
+    return {task: _read(record, directory, task, metric, recipe) for _, task, metric in keys if metric in METRICS}
+
+
+def _recipe(directory: Path) -> dict[str, bool]:
+    path = directory / "config.yaml"
+    try:
+        recipe = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))["recipe"]
+        return dict(recipe)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); it says how predictions were scored") from None
+    except (yaml.YAMLError, TypeError, KeyError, ValueError):
+        raise InputError(f"{path}: not the config of a run: no recipe in it") from None
+
+
+def _read(record: RunRecord, directory: Path, task: str, metric: str, recipe: dict[str, bool]) -> DevPredictions:
+    path = predictions_file(directory, task)
+    epochs = [f"epoch_{number}" for number in range(1, len(record.epochs) + 1)]
+    try:
+        frame = pd.read_csv(path, dtype={"id": str}, keep_default_na=False)
+        ids, labels = tuple(frame["id"]), frame["label"].to_numpy(np.float64)
+        scores = frame[epochs].to_numpy(np.float64)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except KeyError as error:
+        raise InputError(f"{path}: lacks a column ({error.args[0]})") from None
+    except (ValueError, EOFError) as error:
+        raise InputError(f"{path}: not a file of dev predictions: {str(error).splitlines()[0]}") from None
+    if metric == "pearson":
+        labels = np.trunc(labels) if recipe.get("evaluate_integer_labels") else labels
+        scores = _logits(scores) if recipe.get("evaluate_logits") else scores
+    found = DevPredictions(metric, ids, labels, scores)
+    _check(record, f"dev/{task}/{metric}", found, path)
+    return found
+
+
+def _logits(scores: Scores) -> Scores:
+    """What STS scores, 5 sigmoid(logit), come from."""
+    share = np.clip(scores / 5.0, 1e-12, 1 - 1e-12)
+    return np.log(share / (1 - share))
+
+
+def _check(record: RunRecord, key: str, found: DevPredictions, path: Path) -> None:
+    figures = figures_of(found, np.ones((1, len(found.ids))))[0]
+    for number, (epoch, figure) in enumerate(zip(record.epochs, figures, strict=True), start=1):
+        stated = epoch.metrics.get(key)
+        if stated is not None and not abs(stated - figure) <= TOLERANCE:
+            raise InputError(f"{path}: epoch_{number} gives {key} {figure:.4f}; result.json says {stated:.4f}")
+
+
+def figures_of(predictions: DevPredictions, counts: Counts) -> Float[np.ndarray, "draws epochs"]:
+    """The metric after each epoch, on each draw of rows; NaN where it is undefined."""
+    return METRICS[predictions.metric](predictions.labels, predictions.scores, counts)
+
+
+def _accuracy(labels: Float[np.ndarray, " rows"], scores: Scores, counts: Counts) -> Float[np.ndarray, "draws epochs"]:
+    correct = (np.round(scores) == labels[:, None]).astype(counts.dtype)
+    return (counts @ correct) / counts.sum(1, keepdims=True)
+
+
+def _pearson(labels: Float[np.ndarray, " rows"], scores: Scores, counts: Counts) -> Float[np.ndarray, "draws epochs"]:
+    """Pearson's r with rows weighted by their count, from weighted moments."""
+    x, y = scores - scores.mean(0), (labels - labels.mean())[:, None]  # around 0: nothing is lost to cancellation
+    total = counts.sum(1, keepdims=True)
+    mean_x, mean_y, xx, yy, xy = (counts @ moment / total for moment in (x, y, x * x, y * y, x * y))
+    variance_x, variance_y = xx - mean_x**2, yy - mean_y**2
+    defined = (variance_x > 1e-12) & (variance_y > 1e-12)
+    product = np.where(defined, variance_x * variance_y, 1.0)
+    return np.where(defined, (xy - mean_x * mean_y) / np.sqrt(product), np.nan)
+
+
+METRICS = {"accuracy": _accuracy, "pearson": _pearson}

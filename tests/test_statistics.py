@@ -1,0 +1,68 @@
+"""Intervals that hold what they promise, for few seeds too; Holm against its definition."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mtbert.results.statistics import Estimate, combine, holm
+
+
+def simulated(random: np.random.Generator, seeds: int, seed_sd: float, rows_sd: float) -> np.ndarray:
+    """Figures whose true mean is 0: dev rows shift all seeds alike, and their resampling is as wide as that shift."""
+    shift = random.normal(0, rows_sd)
+    resampled = random.normal(0, rows_sd, 300) if rows_sd else np.zeros(300)
+    measured = shift + random.normal(0, seed_sd, seeds)
+    return measured[:, None] + np.concatenate([[0.0], resampled])
+
+
+@pytest.mark.parametrize(("seeds", "seed_sd", "rows_sd"), [(1, 0.0, 1.0), (3, 1.0, 1.0), (3, 1.0, 0.1), (5, 1.0, 0.5)])
+def test_nineteen_of_twenty_intervals_hold_the_truth(seeds: int, seed_sd: float, rows_sd: float) -> None:
+    random = np.random.default_rng(seeds)
+    estimates = [combine([(1.0, simulated(random, seeds, seed_sd, rows_sd))], paired=True) for _ in range(400)]
+    coverage = np.mean([estimate.low <= 0 <= estimate.high for estimate in estimates])
+    assert 0.92 <= coverage <= 0.995
+    assert np.mean([estimate.p < 0.05 for estimate in estimates]) == pytest.approx(1 - coverage)
+
+
+def test_pairing_takes_out_what_seeds_share() -> None:
+    random = np.random.default_rng(0)
+    first = simulated(random, 4, 1.0, 0.1)
+    second = first + 0.2 + random.normal(0, 0.01, (4, 1))
+    paired, apart = (combine([(1.0, second), (-1.0, first)], paired=paired) for paired in (True, False))
+    assert paired.value == pytest.approx(apart.value) == pytest.approx(0.2, abs=0.02)
+    assert paired.margin < 0.05 < apart.margin
+
+
+def test_one_seed_has_the_rows_alone() -> None:
+    alone = combine([(1.0, simulated(np.random.default_rng(0), 1, 0.0, 1.0))], paired=True)
+    assert (alone.seeds, alone.seed_sd, alone.df) == (1, 0.0, math.inf)
+    assert alone.se == alone.rows_se > 0
+    assert alone.seeds_to_decide() is None
+
+
+def test_seeds_that_would_decide_do_decide() -> None:
+    undecided = Estimate(value=0.01, se=0.008, rows_se=0.002, seed_sd=0.0135, seeds=3, df=2.2)
+    assert undecided.low < 0 < undecided.high
+    more = undecided.seeds_to_decide()
+    assert more is not None and 2 <= more <= 12
+    se = math.hypot(0.002, 0.0135 / math.sqrt(3 + more))
+    assert 1.96 * se < 0.01
+    assert Estimate(0.01, 0.008, 0.0055, 0.01, 3, 2.2).seeds_to_decide() is None, "the dev rows are too few"
+    assert Estimate(0.05, 0.002, 0.001, 0.003, 3, 4.0).seeds_to_decide() == 0
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=15))
+def test_holm_rejects_as_its_steps_do(p_values: list[float]) -> None:
+    corrected = holm(p_values)
+    rejected, n = set(), len(p_values)
+    for step, index in enumerate(sorted(range(n), key=p_values.__getitem__)):
+        if p_values[index] * (n - step) > 0.05:
+            break
+        rejected.add(index)
+    assert {index for index, p in enumerate(corrected) if p <= 0.05} == rejected
+    assert all(p <= q <= 1 for p, q in zip(p_values, corrected, strict=True))
