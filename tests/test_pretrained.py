@@ -283,22 +283,102 @@ def test_an_unreachable_hub_says_how_to_go_on(tmp_path: Path, monkeypatch: pytes
         resolve(EncoderConfig(name="bert-base-uncased", source="hub:bert-base-uncased"))
 
 
-def test_a_cached_hub_repository_needs_no_network(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
-    from huggingface_hub.errors import EntryNotFoundError
+class Hub:
+    """The hub as the folder ``cached`` and a network that has what is in ``online``, or is down where that is None."""
 
-    def from_folder(repository: str, name: str, revision: str | None = None) -> str | None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, cached: Path, online: Path | None = None) -> None:
+        import huggingface_hub
+
+        self.cached, self.online = cached, online
+        self.asked: list[str] = []
+        monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", self.from_cache)
+        monkeypatch.setattr(huggingface_hub, "hf_hub_url", lambda repository, name, revision=None: name)
+        monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", self.ask)
+        monkeypatch.setattr(huggingface_hub, "hf_hub_download", self.download)
+
+    def from_cache(self, repository: str, name: str, revision: str | None = None) -> str | None:
         assert (repository, revision) == ("some/bert", "v1")
-        return str(folder / name) if (folder / name).exists() else None
+        return str(self.cached / name) if (self.cached / name).exists() else None
 
-    def absent(*args: object, **kwargs: object) -> None:
-        raise EntryNotFoundError("no such file")
+    def ask(self, name: str) -> None:
+        from huggingface_hub.errors import EntryNotFoundError
 
-    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", from_folder)
-    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", absent)
-    config = EncoderConfig(name="x", source="hub:some/bert", revision="v1", pooling="mean")
-    assert resolve(config).weights == folder / "model.safetensors"
-    assert load_encoder(config).config.hidden_size == 64
+        self.asked.append(name)
+        if self.online is None:
+            raise ConnectionError("Name or service not known")
+        if not (self.online / name).exists():
+            raise EntryNotFoundError("no such file")
+
+    def download(self, repository: str, name: str, revision: str | None = None) -> str:
+        assert self.online is not None
+        return str(self.online / name)
+
+
+HUB = EncoderConfig(name="x", source="hub:some/bert", revision="v1", pooling="mean")
+
+
+@pytest.mark.parametrize("weights", ["model.safetensors", "pytorch_model.bin"])
+def test_a_cached_hub_repository_needs_no_network(folder: Path, monkeypatch: pytest.MonkeyPatch, weights: str) -> None:
+    if weights != "model.safetensors":
+        torch.save(load_file(folder / "model.safetensors"), folder / weights)
+        (folder / "model.safetensors").unlink()
+    (folder / "tokenizer_config.json").unlink(missing_ok=True)
+    hub = Hub(monkeypatch, folder)
+    files = resolve(HUB)
+    assert files.weights == folder / weights
+    assert files.lower_case
+    assert hub.asked == ["tokenizer_config.json"]
+    assert load_encoder(HUB).config.hidden_size == 64
+
+
+def test_what_the_cache_lacks_is_downloaded(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cached").mkdir()
+    (tmp_path / "cached" / "config.json").write_bytes((folder / "config.json").read_bytes())
+    Hub(monkeypatch, tmp_path / "cached", online=folder)
+    files = resolve(HUB)
+    assert files.config.parent == tmp_path / "cached"
+    assert files.weights == folder / "model.safetensors"
+
+
+def test_an_encoder_half_downloaded_is_not_guessed_at(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights came from the network, then it went away: whether the vocabulary is cased is not known."""
+    hub = Hub(monkeypatch, folder.parent / "nothing", online=folder)
+
+    def ask(name: str) -> None:
+        if name == "tokenizer_config.json":
+            raise ConnectionError("gone")
+        Hub.ask(hub, name)
+
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", ask)
+    with pytest.raises(InputError, match=r"could not get tokenizer_config\.json \(gone\)"):
+        resolve(HUB)
+
+
+def test_a_vocabulary_may_end_without_a_line_break(folder: Path) -> None:
+    whole = resolve(config_of(folder)).vocabulary
+    path = folder / "vocab.txt"
+    path.write_text(path.read_text().removesuffix("\n"))
+    assert resolve(config_of(folder)).vocabulary == whole
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda w: w | {"pooler.dense.bias": torch.zeros(64, dtype=torch.int8)}, "pooler.dense.bias holds int8"),
+        (lambda w: w | {"pooler.dense.bias": torch.full((64,), torch.nan)}, "pooler.dense.bias holds values that are"),
+    ],
+)
+def test_weights_that_cannot_be_meant_are_refused(folder: Path, change, words: str) -> None:
+    edit_weights(folder, change)
+    with pytest.raises(InputError, match=words):
+        load_encoder(config_of(folder))
+
+
+@pytest.mark.parametrize("change", [{"vocab_size": 10**6}, {"num_hidden_layers": 999}, {"intermediate_size": 10**7}])
+def test_memory_is_taken_only_for_what_the_weights_have(folder: Path, change: dict[str, int]) -> None:
+    edit_config(folder, **change)
+    with pytest.raises(InputError, match=r"weights do not fit config\.json"):
+        load_encoder(config_of(folder))
 
 
 def test_a_vocabulary_larger_than_the_embeddings_is_refused(folder: Path) -> None:

@@ -170,7 +170,7 @@ def test_a_schedule_is_built_from_its_import_path() -> None:
         ({"_target_": f"{PATH}.RoundRobbin"}, "cannot be imported"),
         ({"_target_": f"{PATH}.RoundRobin", "normalise": True}, "did you mean 'normalize'?"),
         ({"_target_": f"{__name__}.Mine"}, "missing a required argument: 'task'"),
-        ({"_target_": f"{PATH}.Step"}, "not supported by signature"),
+        ({"_target_": f"{PATH}.Step"}, "has no method 'steps'"),
         ({"_target_": f"{PATH}.Draw", "task": "sst", "batches": []}, "has no method 'steps'"),
     ],
 )

@@ -24,6 +24,7 @@ COMMANDS = {
     "search": ("mtbert.search", "search for better values of a few keys, on training rows held out"),
     "export": ("mtbert.export", "write a trained run as a published BERT, with a model card and ONNX models"),
     "data": ("mtbert.data.download", "download the five datasets"),
+    "overlap": ("mtbert.data.overlap", "count the dev rows that are among the training rows, for every two datasets"),
     "parity": ("mtbert.parity", "replay recorded runs of the paper's published code, step by step"),
 }
 RESUMABLE = ("train", "reproduce", "search", "data")

@@ -151,7 +151,9 @@ class MultitaskModule(LightningModule):
         return metrics
 
     def metric(self, name: str, logits: Float[Tensor, "rows ..."], labels: Float[Tensor, " rows"]) -> float:
-        """A task's metric over whole columns, evaluated as the recipe says."""
+        """A task's metric over whole columns, evaluated as the recipe says; NaN where an output is NaN."""
+        if logits.isnan().any():  # the likeliest class of NaN would be a class all the same
+            return math.nan
         task = self.tasks[name]
         scores = logits if self.recipe.evaluate_logits and task.graded else task.score(logits)
         if self.recipe.evaluate_integer_labels and task.graded:

@@ -12,6 +12,7 @@ from typing import Any
 from mtbert.config import Config, DatasetConfig, PhaseConfig, present_phases
 from mtbert.data.sample import sample_folder
 from mtbert.errors import InputError, nearest
+from mtbert.imports import code_digests
 from mtbert.model.pretrained import resolve
 from mtbert.model.sources import cached_sha256
 from mtbert.results.record import RESULTS_VERSION
@@ -103,7 +104,7 @@ def _phase(config: Config, name: str, phase: PhaseConfig) -> Phase:
     has_dropout = max(config.encoder.hidden_dropout, config.encoder.attention_dropout) > 0
     return Phase(
         name=name,
-        schedule=dict(inherited("schedule")),
+        schedule=_schedule(name, inherited("schedule")),
         epochs=max(1, round(inherited("epochs") * config.scale.epochs)),
         batch_size=inherited("batch_size"),
         lr=inherited("lr") * config.scale.lr,
@@ -111,6 +112,12 @@ def _phase(config: Config, name: str, phase: PhaseConfig) -> Phase:
         start_from=phase.start_from,
         encoder_dropout=config.recipe.frozen_dropout and has_dropout if fixed else True,
     )
+
+
+def _schedule(phase: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InputError(f"config: the schedule of phase '{phase}' is {value!r}; expected one with a _target_")
+    return dict(value)
 
 
 def _checksums(folder: Path, dataset: DatasetConfig) -> dict[str, list[str]]:
@@ -157,6 +164,7 @@ def _identity(
     tasks = {name: described(task) | {"max_rows": max_rows(config).get(name)} for name, task in config.tasks.items()}
     recipe = dataclasses.asdict(config.recipe)
     recipe.pop("name")
+    code = code_digests(_import_paths(config, phases))
     return {
         "results_version": RESULTS_VERSION,
         "seed": config.seed,
@@ -174,4 +182,12 @@ def _identity(
         "max_steps": config.trainer.max_steps,
         "eval_tokens": config.trainer.eval_tokens,
         "runtime": [runtime.accelerator, runtime.precision, runtime.threads],
+        **({"code": code} if code else {}),
     }
+
+
+def _import_paths(config: Config, phases: tuple[Phase, ...]) -> dict[str, str]:
+    """The parts that the config names by import path, by key."""
+    values = {f"tasks.{name}.{f}": value for name, task in config.tasks.items() for f, value in vars(task).items()}
+    paths = {key: value for key, value in values.items() if isinstance(value, str) and "." in value}
+    return paths | {f"phases.{phase.name}.schedule._target_": str(phase.schedule.get("_target_")) for phase in phases}

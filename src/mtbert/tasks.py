@@ -4,10 +4,8 @@ of one's own, named in the config by import path: ``tasks.my_task.definition=my_
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -17,6 +15,7 @@ from torchmetrics.functional.regression import pearson_corrcoef
 
 from mtbert.config import TaskConfig
 from mtbert.errors import InputError, nearest
+from mtbert.imports import import_path
 from mtbert.losses import CLASSIFICATION, REGRESSION, Loss
 from mtbert.model.heads import PAIR_HEADS, SENTENCE_HEADS, PairHead, SentenceHead
 
@@ -127,16 +126,3 @@ def find_loss(name: str, task: Task, options: TaskConfig) -> Loss:
     if chosen not in fitting:
         raise InputError(f"config: tasks.{name}.loss={chosen} does not fit this task{nearest(chosen, fitting)}")
     return fitting[chosen]
-
-
-def import_path(path: str, key: str) -> Any:
-    """The object at ``package.module.name``.
-
-    Raises:
-        InputError: nothing can be imported from there; the line names the config key.
-    """
-    module, _, name = path.rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"config: {key}={path} cannot be imported: {error}") from None

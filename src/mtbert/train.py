@@ -24,6 +24,7 @@ from mtbert.checkpoints import SafetensorsIO, load_weights
 from mtbert.config import Config
 from mtbert.data.datamodule import MixedDataModule
 from mtbert.errors import Stopped, explain
+from mtbert.finite import FiniteLoss
 from mtbert.loggers import build_loggers
 from mtbert.model.pretrained import load_encoder
 from mtbert.module import MultitaskModule, build_module
@@ -105,7 +106,7 @@ def fit(
                 if phase.start_from == "best" and recorder.best_index is not None:
                     load_weights(module, recorder.best)
                 recorder.begin(index, phase)
-            trainer = build_trainer(plan, phase, loggers, [cache, recorder, *callbacks, checkpoints])
+            trainer = build_trainer(plan, phase, loggers, [cache, FiniteLoss(), recorder, *callbacks, checkpoints])
             with _quiet():
                 _fit(trainer, module, data, checkpoint)
             stop.check()

