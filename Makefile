@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install -qq --root-user-action ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce-table test check format smoke tensorboard table data clean lock
+.PHONY: help setup reproduce-table test check format smoke bench tensorboard table data clean lock
 
 help: ## list these targets
 	@echo "usage: make TARGET [VARIABLE=value ...]"
@@ -26,7 +26,7 @@ help: ## list these targets
 	@echo
 	@echo "variables:"
 	@echo "  SCALE=sample|quick|paper  SEEDS=0,1,2  EXPERIMENTS=00_baseline,final  JOBS=1   of reproduce-table"
-	@echo "  ARGS='...'                of reproduce-table, test, data, table: passed on"
+	@echo "  ARGS='...'                of reproduce-table, test, bench, data, table: passed on"
 	@echo "  PYTHON=python3.12         the Python (3.11 or newer) that .venv is made with"
 	@echo "  TORCH=torch==2.13.0       the PyTorch that is installed"
 
@@ -70,6 +70,9 @@ format: setup ## let ruff put the code in order
 
 smoke: setup ## one tiny run from end to end: a minute
 	@$(BIN)/mtbert train experiment=smoke/tiny
+
+bench: setup ## our speed beside that of transformers, on this machine (ARGS='--encoder base-shape --only step')
+	@$(BIN)/mtbert bench $(ARGS)
 
 tensorboard: setup ## curves of all runs in the browser
 	@$(BIN)/tensorboard --logdir "$${MTBERT_RUNS:-runs}"

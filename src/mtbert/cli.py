@@ -25,6 +25,7 @@ COMMANDS = {
     "export": ("mtbert.export", "write a trained run as a published BERT, with a model card and ONNX models"),
     "data": ("mtbert.data.download", "download the five datasets"),
     "overlap": ("mtbert.data.overlap", "count the dev rows that are among the training rows, for every two datasets"),
+    "bench": ("mtbert.bench.command", "measure our speed beside that of transformers"),
     "parity": ("mtbert.parity", "replay recorded runs of the paper's published code, step by step"),
 }
 RESUMABLE = ("train", "reproduce", "search", "data")

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from mtbert.compose import CONFIG_ERRORS, explained
 from mtbert.config import register, typed
+from mtbert.light_imports import import_torchmetrics
 from mtbert.paths import conf_dir
 
 
@@ -40,6 +41,7 @@ _failures: list[Exception] = []
 
 def train(composed: DictConfig) -> None:
     """One run, in this process; what launchers call."""
+    import_torchmetrics()
     from mtbert.train import run
 
     job = HydraConfig.get()
