@@ -85,3 +85,20 @@ def test_unlabelled_tables_stay_unlabelled() -> None:
     bare = Table.build(["x", "y"], None, [ragged([[1], [2]])], 1, SpecialTokens(2, 3, 8))
     assert Table.concatenate([bare, bare]).labels is None
     assert bare.take(np.array([1])).labels is None
+
+
+@given(st.lists(st.lists(st.sampled_from([[5], [5, 6], [6, 5], [7, 7, 7]]), min_size=2, max_size=2), min_size=1))
+def test_distinct_sequences_are_there_once_and_found_again(pairs: list[list[list[int]]]) -> None:
+    sides = [ragged(list(side)) for side in zip(*pairs, strict=True)]
+    for num_sequences in (1, 2):
+        whole = Table.build([""] * len(pairs), None, sides, num_sequences, SPECIAL)
+        sequences, rows = whole.distinct()
+        everything = np.arange(len(whole))
+        each = [(ids.tolist(), types.tolist()) for ids, types in _read(whole, everything)]
+        once = [(ids.tolist(), types.tolist()) for ids, types in _read(sequences, np.arange(len(sequences)))]
+        assert [once[row] for row in rows] == each
+        assert len(once) == len({repr(pair) for pair in once})
+
+
+def _read(table: Table, rows: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    return list(zip(table.input_ids(rows), table.token_type_ids(rows), strict=True))

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from mtbert.config import EncoderConfig
 from mtbert.data.packing import pack
-from mtbert.model.encoder import BertConfig, BertEncoder
+from mtbert.model.encoder import BertConfig, BertEncoder, pad, unpad
 from mtbert.model.pretrained import load_encoder, load_tokenizer, published_state_dict, resolve
 from mtbert.model.published import to_published
 
@@ -98,6 +98,9 @@ def test_hidden_states_and_pooler_match_transformers_on_real_weights(cache: Path
 
 
 @given(st.lists(st.sampled_from([1, 2, 3, 9, 10, 30, 31, 100, 512]) | st.integers(1, 40), min_size=1, max_size=10))
+@example([1])
+@example([512, 1])
+@example([1, 511, 512, 1, 17, 17])
 @settings(max_examples=15, deadline=None)
 def test_packed_equals_padded_gradients_too(lengths: list[int]) -> None:
     """Against transformers on the padded batch: outputs, and gradients of every weight, to 1e-5."""
@@ -114,6 +117,24 @@ def test_packed_equals_padded_gradients_too(lengths: list[int]) -> None:
     for name, parameter in peer.named_parameters():
         torch.testing.assert_close(gradients.pop(name), parameter.grad, atol=1e-5, rtol=1e-4)
     assert not gradients
+
+
+@given(st.lists(st.integers(1, 512), min_size=1, max_size=12))
+@example([1, 512])
+@settings(max_examples=20, deadline=None)
+def test_tokens_go_into_slots_and_back_and_so_do_gradients(lengths: list[int]) -> None:
+    packed = pack(random_sequences(lengths))
+    tokens = torch.randn(packed.num_tokens, 3, requires_grad=True)
+    slots = pad(tokens, packed.padding)
+    assert torch.equal(unpad(slots, packed.padding), tokens)
+    there, back = torch.randn(slots.shape), torch.randn(tokens.shape)
+    (gradient,) = torch.autograd.grad((slots * there).sum(), tokens)
+    assert torch.equal(gradient, unpad(there, packed.padding)), "what empty slots receive is not theirs to give back"
+    slots = slots.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad((unpad(slots, packed.padding) * back).sum(), slots)
+    assert torch.equal(unpad(gradient, packed.padding), back)
+    if packed.padding is not None:
+        assert not gradient[packed.padding.empty].any()
 
 
 @pytest.mark.parametrize("pooling", ["pooler", "cls", "mean"])

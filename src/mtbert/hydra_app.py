@@ -13,8 +13,8 @@ from omegaconf import DictConfig
 
 from mtbert.compose import CONFIG_ERRORS, explained
 from mtbert.config import register, typed
-from mtbert.light_imports import import_torchmetrics
 from mtbert.paths import conf_dir
+from mtbert.process import prepare
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -41,7 +41,7 @@ _failures: list[Exception] = []
 
 def train(composed: DictConfig) -> None:
     """One run, in this process; what launchers call."""
-    import_torchmetrics()
+    prepare()
     from mtbert.train import run
 
     job = HydraConfig.get()

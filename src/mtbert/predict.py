@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from mtbert.errors import InputError, nearest
 from mtbert.paths import atomic_write
+from mtbert.process import keep_freed_memory
 from mtbert.run import Run, load
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """``mtbert predict``: a row of output for each row of the file."""
+    keep_freed_memory()
     run, source = load(args.run), "standard input" if args.file == STDIN else args.file
     output = None if args.output is None else writable(args.output, args.file)
     frame = read_file(args.file, source, args.sep)

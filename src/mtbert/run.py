@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +27,9 @@ from mtbert.results.record import FAILED_FILE, RESULT_FILE, RUN_NAME, FailedRun,
 Sentences = str | Sequence[str] | pd.Series
 
 if TYPE_CHECKING:
-    from mtbert.data.table import Table
     from mtbert.model.pretrained import EncoderFiles
     from mtbert.module import MultitaskModule
+    from mtbert.predictor import Predictor
 
 
 def load(path: str | os.PathLike[str]) -> Run:
@@ -164,31 +164,21 @@ class Run:
     def _score(self, task: str, texts: list[list[str]], batch_tokens: int | None, progress: bool) -> pd.DataFrame:
         import torch
 
-        from mtbert.data.updates import EvaluationUpdates
-        from mtbert.outputs import evaluate, predictions
+        from mtbert.outputs import predictions
 
         definition = self.module.tasks[task]
         logits = torch.zeros((0, definition.num_outputs) if definition.classification else 0)
         if texts[0]:
-            key = ("predict", task)
-            updates = EvaluationUpdates(
-                {key: self._table(task, texts)}, batch_tokens or self.config.trainer.eval_tokens, packed=True
-            )
-            logits = evaluate(self.module, _each(updates, progress), *self._runtime)[key]
+            max_tokens = batch_tokens or self.config.trainer.eval_tokens
+            logits = self._predictor.logits(task, texts, max_tokens, partial(_each, progress=progress))
         frame = predictions(definition, logits)
         return frame if definition.graded else frame.astype({"prediction": "Int64"})
 
-    def _table(self, task: str, texts: list[list[str]]) -> Table:
-        from mtbert.data.table import SpecialTokens, Table
-        from mtbert.data.tokens import tokenize
-        from mtbert.model.pretrained import load_tokenizer
+    @cached_property
+    def _predictor(self) -> Predictor:
+        from mtbert.predictor import Predictor
 
-        files = self.encoder_files
-        tokenizer = load_tokenizer(files)
-        special = SpecialTokens(files.cls_id, files.sep_id, self.config.encoder.max_length)
-        sentences = [tokenize(column, tokenizer) for column in texts]
-        num_sequences = self.module.tasks[task].num_sequences
-        return Table.build([""] * len(texts[0]), None, sentences, num_sequences, special)
+        return Predictor(self.module, self.encoder_files, *self._runtime)
 
     @cached_property
     def module(self) -> MultitaskModule:
@@ -198,6 +188,9 @@ class Run:
             InputError: the run kept no weights, or they do not fit its config; the encoder it started from is gone
                 or has changed.
         """
+        from mtbert.process import import_torchmetrics
+
+        import_torchmetrics()
         from mtbert.checkpoints import load_weights
         from mtbert.model.pretrained import empty_encoder
         from mtbert.module import build_module

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mtbert.errors import InputError, nearest
-from mtbert.light_imports import import_torchmetrics
 from mtbert.paths import atomic_write
+from mtbert.process import prepare
 
 MEASURES = ("step", "evaluation", "frozen", "overhead", "startup", "memory")
 
@@ -37,7 +37,7 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         InputError: a name that is not known; or a peer is asked for without ``transformers``.
     """
-    import_torchmetrics()
+    prepare()
     from mtbert.bench import measures, processes
     from mtbert.bench.contestants import chosen_setups
     from mtbert.bench.figures import as_json, as_text
@@ -45,9 +45,8 @@ def main(args: argparse.Namespace) -> int:
 
     chosen = _measures(args)
     setting = Setting(args.encoder, args.device, args.precision, args.threads, args.rows, tuple(args.overrides))
-    workload = setting.workload()
-    setups = chosen_setups(args.peer, workload) if find_spec("transformers") or args.peer else []
-    bench = measures.Bench(setting, workload, setups, args.repeats)
+    setups = chosen_setups(args.peer, args.device) if find_spec("transformers") or args.peer else []
+    bench = measures.Bench(setting, setting.workload(), setups, args.repeats)
     figures = []
     for name in chosen:
         print(f"measuring: {name}", file=sys.stderr, flush=True)

@@ -109,7 +109,7 @@ PEERS = {
 }
 
 
-def chosen_setups(names: list[str] | None, workload: Workload) -> list[SetUp]:
+def chosen_setups(names: list[str] | None, accelerator: str) -> list[SetUp]:
     """The set-ups of these names; unless told, all but compiled ones, bfloat16 where the device multiplies it.
 
     Raises:
@@ -120,7 +120,7 @@ def chosen_setups(names: list[str] | None, workload: Workload) -> list[SetUp]:
             raise InputError(f"--peer {name}: not known{nearest(name, (*PEERS, 'all'))}")
     if names and "all" not in names:
         return [PEERS[name] for name in names]
-    best = find_runtime(TrainerConfig(accelerator=workload.runtime.accelerator)).precision
+    best = find_runtime(TrainerConfig(accelerator=accelerator)).precision
     return [
         setup
         for setup in PEERS.values()

@@ -32,6 +32,7 @@ from mtbert.data.datamodule import MixedDataModule
 from mtbert.model.encoder import BertConfig, BertEncoder
 from mtbert.module import MultitaskModule, build_module
 from mtbert.plan import make_plan
+from mtbert.process import keep_freed_memory
 from mtbert.runtime import find_runtime
 
 MEMORY_STEPS = 3
@@ -77,6 +78,8 @@ def _ratio(who: str, peak: int, found: dict[str, int]) -> float | None:
 
 
 def _peak_bytes(setting: Setting, setup: SetUp | None) -> int:
+    if setup is None:
+        keep_freed_memory()  # as training does
     workload = setting.workload()
     batches = workload.batches(workload.config.batch_size)[:MEMORY_STEPS]
     before = 0 if workload.device.type == "cuda" else _resident_bytes()

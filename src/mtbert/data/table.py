@@ -113,6 +113,16 @@ class Table:
         """The run-wide numbers of ``input_ids(rows)``, in the same order."""
         return np.concatenate([self.first_sequence + side * len(self) + rows for side in range(len(self.sequences))])
 
+    def distinct(self) -> tuple[Table, Int[np.ndarray, " sequences"]]:
+        """A table of single sequences, each different one once; and the row there of each of this table's sequences,
+        all first ones before all second ones."""
+        everything, found = np.arange(len(self)), dict[bytes, int]()
+        both = zip(self.input_ids(everything), self.token_type_ids(everything), strict=True)
+        rows = [found.setdefault(ids.tobytes() + types.tobytes(), len(found)) for ids, types in both]
+        first = np.unique(rows, return_index=True)[1]
+        sequences, token_types = (Ragged.concatenate(sides).take(first) for sides in (self.sequences, self.token_types))
+        return Table(np.full(len(first), ""), None, (sequences,), (token_types,)), np.array(rows)
+
     def num_tokens(self) -> Int[np.ndarray, " rows"]:
         """Tokens of each row over all its sequences."""
         return np.sum([side.lengths for side in self.sequences], axis=0)

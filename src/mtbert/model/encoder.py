@@ -187,4 +187,4 @@ class _Gather(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         inverse, empty = ctx.saved_tensors
         grad = grad.index_select(0, inverse)
-        return grad if empty is None else grad.index_fill(0, empty, 0), None, None, None
+        return grad if empty is None else grad.index_fill_(0, empty, 0), None, None, None

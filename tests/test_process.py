@@ -5,8 +5,8 @@ import sys
 
 SCRIPT = """
 import sys
-from mtbert.light_imports import import_torchmetrics
-import_torchmetrics()
+from mtbert.process import prepare
+prepare()
 import mtbert.train
 heavy = {"transformers", "scipy.signal", "scipy.stats", "matplotlib.axes", "sklearn"} & set(sys.modules)
 assert not heavy, heavy
@@ -14,7 +14,7 @@ import torch
 from mtbert.tasks import TASKS
 assert float(TASKS["sts"].metric(torch.tensor([1., 2.]), torch.tensor([2., 4.]))) == 1
 assert float(TASKS["sst"].metric(torch.tensor([1., 2.]), torch.tensor([1., 4.]))) == 0.5
-import_torchmetrics()
+prepare()
 import transformers
 """
 
