@@ -37,7 +37,7 @@ def import_torchmetrics() -> None:
     from lightning_utilities.core import imports
 
     package_available, met = imports.package_available, imports.RequirementCache.__bool__
-    imports.package_available = lambda name: name not in UNUSED and package_available(name)
+    imports.package_available = lambda name: name not in UNUSED and package_available(name)  # type: ignore[assignment]
     imports.RequirementCache.__bool__ = lambda self: (  # type: ignore[method-assign]
         (self.requirement or "").split(">=")[0] not in UNUSED and met(self)
     )
