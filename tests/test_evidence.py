@@ -48,6 +48,19 @@ def test_a_difference_is_of_means_and_found_where_there_is_one(evidence: Evidenc
     assert evidence.difference(BETTER, BASELINE, "dev/nli/accuracy") is None
 
 
+def test_a_difference_is_taken_on_the_seeds_that_both_have(tmp_path: Path) -> None:
+    runs = [measured(tmp_path, "00_baseline", seed, 0.3) for seed in (0, 1, 2)]
+    runs += [measured(tmp_path, "01_20_epochs", seed, 0.7) for seed in (1, 2, 3)]
+    evidence = Evidence.of([*runs, measured(tmp_path, "final", 9, 0.7)], replicates=50)
+    found = evidence.difference(BETTER, BASELINE, "dev/average", BEST)
+    averages = {(run.experiment, run.seed): run.best.metrics["dev/average"] or 0.0 for run in runs}
+    gains = [averages["01_20_epochs", seed] - averages["00_baseline", seed] for seed in (1, 2)]
+    assert found is not None and found.seeds == 2
+    assert found.value == pytest.approx(np.mean(gains), abs=1e-6)
+    apart = evidence.difference(("final", ()), BASELINE, "dev/average")
+    assert apart is not None and apart.seeds == 1 and apart.se > 0
+
+
 def test_more_epochs_to_choose_from_are_no_gain_on_halves(tmp_path: Path) -> None:
     """Epochs that differ by chance: the best on dev is above their mean, that of one half is not on the other."""
     random = np.random.default_rng(0)

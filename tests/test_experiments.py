@@ -39,12 +39,37 @@ def test_thirteen_rows_and_final_are_distinct_runs(scale: str, rows: Path) -> No
     assert len(set(hashes.values())) == 14, hashes
 
 
-@pytest.mark.parametrize("group", ["deviation", "design"])
+@pytest.mark.parametrize("group", ["deviation", "design", "single_task", "lr", "batch"])
 def test_every_variation_is_a_run_of_its_own(group: str, rows: Path) -> None:
     names = [f"{group}/{path.stem}" for path in sorted((conf_dir() / "experiment" / group).glob("*.yaml"))]
     on = ["00_baseline", "04_cut_para", "10_round_robin", "12_frozen_encoder"]
     hashes = {name: plan(name, "quick", rows).hash for name in [*names, *on]}
     assert len(set(hashes.values())) == len(names) + len(on), hashes
+
+
+def test_a_factorial_of_the_four_helpful_measures_shares_its_corners_with_the_table(rows: Path) -> None:
+    names = [path.stem for path in sorted((conf_dir() / "experiment" / "factorial").glob("*.yaml"))]
+    hashes = {frozenset(name.split("_")) - {"none"}: plan(f"factorial/{name}", "quick", rows).hash for name in names}
+    singles = {
+        "epochs": "01_20_epochs",
+        "data": "08_sst_polar_sts_sick",
+        "robin": "10_round_robin",
+        "frozen": "12_frozen_encoder",
+    }
+    assert len(set(hashes.values())) == len(hashes) == 2 ** len(singles)
+    assert hashes[frozenset()] == plan("00_baseline", "quick", rows).hash
+    for measure, experiment in singles.items():
+        assert hashes[frozenset([measure])] == plan(experiment, "quick", rows).hash
+
+
+def test_a_task_alone_keeps_its_rows_and_epochs(rows: Path) -> None:
+    whole = plan("00_baseline", "quick", rows)
+    for task, dataset in (("sst", "sst"), ("para", "quora"), ("sts", "sts")):
+        alone = plan(f"single_task/{task}", "quick", rows)
+        assert list(alone.config.tasks) == [task]
+        assert list(alone.checksums) == [dataset]
+        assert alone.config.tasks[task] == whole.config.tasks[task]
+        assert alone.phases == whole.phases
 
 
 def test_what_was_added_later_leaves_older_runs_their_identity(rows: Path) -> None:

@@ -18,10 +18,10 @@ from mtbert.errors import InputError
 from mtbert.paths import conf_dir
 from mtbert.results.cells import ABSENT, FAILED, MISSING, UNDEFINED, Row, Table
 from mtbert.results.paper import paper_rows, published_best
-from mtbert.results.record import BrokenRun, Encoder, FailedRun
+from mtbert.results.record import BrokenRun, Encoder, FailedRun, RunRecord, find_runs
 from mtbert.results.render import BETTER, WORSE, render_terminal, to_csv, to_json, to_markdown, to_text
 from mtbert.results.table import add_arguments, build_table, main
-from synthetic_runs import record, store
+from synthetic_runs import measured, record, store
 
 FAILURE = FailedRun("02_batch_size_8", 0, "bbbbbbbbbb", "loss is NaN | step 3", "2026-11-24T05:00:00Z")
 
@@ -276,3 +276,44 @@ def test_results_are_read_without_torch() -> None:
         "sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def studied(folder: Path, seeds: int) -> list[RunRecord]:
+    skills = {"00_baseline": 0.4, "01_20_epochs": 0.8, "02_batch_size_8": 0.4, "mine": 0.6}
+    return [measured(folder, name, seed, skill) for name, skill in skills.items() for seed in range(seeds)]
+
+
+def test_runs_with_predictions_have_intervals_and_marks(tmp_path: Path) -> None:
+    table = build_table(studied(tmp_path, 3))
+    assert table.way == "halves" and "one half of dev" in table.title
+    better, same = (row(table, name).cells[-1] for name in ("01_20_epochs", "02_batch_size_8"))
+    assert better.low is not None and better.high is not None and better.p is not None and better.difference is not None
+    assert 0 < better.low < better.difference < better.high and better.p < 0.05
+    assert same.low is not None and same.high is not None and same.low < 0 < same.high
+    own = row(table, "mine").cells[-1]
+    assert own.p is not None and own.p < 0.05, "corrected among our own rows, of which there is one"
+    assert "*" in drawn(table, 100) and "± standard deviation over (n) seeds" in " ".join(to_text(table).split())
+    best = [record.best.metrics["dev/average"] for record in find_runs(tmp_path).done if record.experiment == "mine"]
+    assert own.best == pytest.approx(statistics.fmean(figure for figure in best if figure is not None))
+    assert "average at last epoch" in to_markdown(table)
+    line = next(csv.DictReader(to_csv(table).splitlines()[:1] + to_csv(table).splitlines()[2:3]))
+    assert float(line["average_low"]) < float(line["average_difference"]) < float(line["average_high"])
+
+
+def test_one_seed_says_so_and_the_papers_way_can_be_asked_for(tmp_path: Path) -> None:
+    records = studied(tmp_path, 1)
+    assert any("intervals over dev rows alone" in note for note in build_table(records).notes)
+    for way, epoch in (("best", lambda r: r.best), ("last", lambda r: r.epochs[-1])):
+        cells = row(build_table(records, way=way), "01_20_epochs").cells
+        assert [cell.mean for cell in cells][:2] == list(epoch(records[1]).metrics.values())[:2]
+        assert cells[0].low is not None
+
+
+def test_a_run_without_predictions_leaves_the_papers_way_and_is_named(tmp_path: Path) -> None:
+    records = studied(tmp_path, 1)
+    (records[0].directory / "predictions" / "dev-sst.csv").unlink()
+    table = build_table(records)
+    assert table.way == "best" and "at the best dev average" not in table.notes[0]
+    assert "1 run without usable dev predictions, e.g. 00_baseline-s0-" in table.notes[0]
+    with pytest.raises(InputError, match="epochs cannot be chosen on halves of dev: 1 run without"):
+        build_table(records, way="halves")

@@ -19,6 +19,8 @@ from mtbert.errors import InputError, Stopped, explain, nearest
 COMMANDS = {
     "reproduce": ("mtbert.reproduce", "run the paper's experiments (what is done is kept) and print their table"),
     "table": ("mtbert.results.table", "print the table of finished runs beside the paper's figures"),
+    "claims": ("mtbert.results.claims", "hold what the paper claims against finished runs"),
+    "interactions": ("mtbert.results.interactions", "which measures stack and which are redundant, from factorial/"),
     "runs": ("mtbert.results.runs", "list the runs there are"),
     "predict": ("mtbert.predict", "score a CSV file with a trained run"),
     "search": ("mtbert.search", "search for better values of a few keys, on training rows held out"),

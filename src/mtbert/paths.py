@@ -18,6 +18,12 @@ def conf_dir() -> Path:
     return inside if inside.is_dir() else PACKAGE.parents[1] / "conf"
 
 
+def claims_file() -> Path:
+    """What the paper claims, as data: inside an installed wheel, or under experiments/ of a checkout."""
+    inside = PACKAGE / "claims.yaml"
+    return inside if inside.is_file() else PACKAGE.parents[1] / "experiments" / "claims.yaml"
+
+
 def cache_dir() -> Path:
     """``$MTBERT_CACHE``, else ``~/.cache/mtbert``; made if missing."""
     path = Path(os.environ.get("MTBERT_CACHE") or Path.home() / ".cache" / "mtbert")

@@ -35,6 +35,11 @@ class Cell:
     n: int = 0
     why_empty: str = ""  # one of the words above where mean is None
     difference: float | None = None  # of means, to our baseline
+    low: float | None = None  # 95 % interval of the difference, where the runs left dev predictions
+    high: float | None = None
+    p: float | None = None  # of no difference, corrected for all rows that are compared (Holm)
+    best: float | None = None  # mean at the epoch with the best dev average, the paper's way of choosing
+    last: float | None = None  # mean after the last epoch
     paper: float | None = None
     paper_difference: float | None = None  # to the paper's baseline
     published: float | None = None  # the published log at its best epoch
@@ -63,6 +68,7 @@ class Table:
     apart: tuple[Row, ...]
     notes: tuple[str, ...]
     published_log: bool = False
+    way: str = "best"  # how the epoch of the figures was chosen, see mtbert.results.evidence
 
     @property
     def all_rows(self) -> tuple[Row, ...]:

@@ -88,13 +88,16 @@ class Evidence:
     def estimate(self, weights: Mapping[RowKey, float], metric: str, way: str = HALVES) -> Estimate | None:
         """``sum of weight * mean over seeds`` over rows of the table; None where one of them does not have it.
 
-        Paired on dev rows; on seeds too where all rows have the same.
+        Paired on dev rows, and on the seeds that all rows have; where they share none, over each row's own.
         """
-        found = [(weight, self.figures(row, metric, way)) for row, weight in weights.items()]
-        terms = [(weight, figures) for weight, figures in found if figures is not None]
-        if len(terms) < len(found):
-            return None
-        return combine(terms, paired=len({self.seeds(row) for row in weights}) == 1)
+        shared = set.intersection(*(set(self.seeds(row)) for row in weights))
+        terms = []
+        for row, weight in weights.items():
+            if (figures := self.figures(row, metric, way)) is None:
+                return None
+            chosen = [not shared or seed in shared for seed in self.seeds(row)]
+            terms.append((weight, figures[chosen]))
+        return combine(terms, paired=bool(shared))
 
     def difference(self, row: RowKey, other: RowKey, metric: str, way: str = HALVES) -> Estimate | None:
         """``row`` less ``other``; see ``estimate``."""

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import yaml
 from jaxtyping import Float
 
@@ -67,6 +66,8 @@ def _recipe(directory: Path) -> dict[str, bool]:
 
 
 def _read(record: RunRecord, directory: Path, task: str, metric: str, recipe: dict[str, bool]) -> DevPredictions:
+    import pandas as pd  # a table of runs without predictions does without
+
     path = predictions_file(directory, task)
     epochs = [f"epoch_{number}" for number in range(1, len(record.epochs) + 1)]
     try:

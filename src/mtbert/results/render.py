@@ -17,8 +17,10 @@ from rich.text import Text
 from mtbert.results.cells import Cell, Row, Table
 
 BETTER, WORSE = "dodger_blue1", "bright_red"  # the paper colours better than baseline blue, worse red
+OTHER_WAYS = ("at best epoch", "at last epoch")
 WIDE = 100  # columns from which the paper's figures fit on the same line
-FIGURE_WIDTH = 11  # "0.503 +.012"
+FIGURE_WIDTH = 12  # "0.503 +.012*"
+SIGNIFICANT = 0.05
 
 
 def render_terminal(table: Table, console: Console | None = None) -> None:
@@ -49,6 +51,7 @@ def to_markdown(table: Table) -> str:
     titles = ["row"]
     for column in table.columns:
         titles += [column.title, *_beside_titles(table), "difference"]
+    titles += [f"average {title}" for title in OTHER_WAYS] * _has_other_ways(table)
     lines = [f"**{table.title}**", "", *(f"- {name}: {_escaped(value)}" for name, value in table.facts), ""]
     lines += [_markdown_line(titles), _markdown_line(["---"] + ["--:"] * (len(titles) - 1))]
     lines += [_markdown_line([_escaped(row.label), *_markdown_cells(table, row)]) for row in table.all_rows]
@@ -62,7 +65,8 @@ def to_csv(table: Table) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     names = [column.paper or column.metric for column in table.columns]
-    parts = ["", "_sd", "_difference", "_paper", *(["_published_log"] if table.published_log else [])]
+    parts = ["", "_sd", "_difference", "_low", "_high", "_p", "_best", "_last", "_paper"]
+    parts += ["_published_log"] * table.published_log
     figures = [name + part for name in names for part in parts]
     writer.writerow(["row", "experiment", "overrides", "n", "seeds", *figures, "note"])
     for row in table.all_rows:
@@ -102,13 +106,13 @@ def _drawn(cell: Cell, row: Row, table: Table, wide: bool) -> Text:
     """Our figure and its difference with sd below, the paper's beside it or, where narrow, below it."""
     ours = Text(fixed(cell.mean, 3) or cell.why_empty, style=_colour(cell.difference))
     if cell.difference is not None:
-        ours.append(" " + _short(cell.difference))
+        ours.append(" " + _short(cell.difference) + star(cell))
     ours.pad_right(FIGURE_WIDTH - len(ours))
     paper_style = f"dim {_colour(cell.paper_difference)}".strip()
     beside = [Text(fixed(cell.paper, row.paper_decimals), style=paper_style)]
     if table.published_log:
         beside.append(Text(fixed(cell.published, 3), style="dim"))
-    below = [Text(f"±{cell.sd:.3f} ({cell.n})".ljust(FIGURE_WIDTH))] if cell.sd is not None else []
+    below = [Text(line.ljust(FIGURE_WIDTH)) for line in _below(cell, cell is row.cells[-1] and _has_other_ways(table))]
     if not wide:
         named = [Text(name) + figure for name, figure in zip(("paper ", "log   "), beside, strict=False) if figure]
         return Text("\n").join([ours, *below, *named])
@@ -117,8 +121,33 @@ def _drawn(cell: Cell, row: Row, table: Table, wide: bool) -> Text:
     return Text("\n").join(left + Text(" ") + right for left, right in pairs)
 
 
+def _below(cell: Cell, other_ways: bool) -> Iterator[str]:
+    """The lines below a figure: spread, interval of the difference, the other ways of choosing the epoch."""
+    if cell.sd is not None:
+        yield f"±{cell.sd:.3f} ({cell.n})"
+    if cell.low is not None and cell.high is not None:
+        yield f"{_short(cell.low).strip()} {_short(cell.high).strip()}"
+    if other_ways and cell.best is not None:
+        best, last = (_short(figure).strip().removeprefix("+") for figure in (cell.best, cell.last or 0.0))
+        yield f"best {best} last {last}"
+
+
+def _has_other_ways(table: Table) -> bool:
+    return table.way == "halves"
+
+
+def star(cell: Cell) -> str:
+    return "*" if cell.p is not None and cell.p < SIGNIFICANT else ""
+
+
 def _legend(table: Table, marks: str) -> str:
+    intervals = any(cell.low is not None for row in table.all_rows for cell in row.cells)
+    marks += "; * significant among all rows compared, Holm, p < 0.05" * intervals
     parts = ["our figure", f"its difference to our baseline ({marks})", "the paper's figure"]
+    parts += ["the difference's 95 % interval"] * intervals
+    parts += ["best, last: the average at the best epoch by dev average, and after the last one"] * _has_other_ways(
+        table
+    )
     if table.published_log:
         parts.append("the published log's at its best epoch")
     if any(cell.sd is not None for row in table.all_rows for cell in row.cells):
@@ -137,14 +166,24 @@ def _markdown_cells(table: Table, row: Row) -> Iterator[str]:
         yield fixed(cell.paper, row.paper_decimals)
         if table.published_log:
             yield fixed(cell.published, 3)
-        marked = (mark(cell.difference), signed(cell.difference)) if cell.difference is not None else ()
-        yield " ".join(marked).strip()
+        yield _markdown_difference(cell)
+    if _has_other_ways(table):
+        average = row.cells[-1]
+        yield from (fixed(average.best, 3), fixed(average.last, 3))
+
+
+def _markdown_difference(cell: Cell) -> str:
+    if cell.difference is None:
+        return ""
+    interval = f" [{signed(cell.low)}, {signed(cell.high)}]" if cell.low is not None and cell.high is not None else ""
+    return f"{mark(cell.difference)} {signed(cell.difference)}{star(cell)}{interval}".strip()
 
 
 def _csv_values(table: Table, cell: Cell) -> list[Any]:
     ours = cell.why_empty if cell.mean is None else cell.mean
     log = [cell.published] if table.published_log else []
-    return [ours, cell.sd, cell.difference, cell.paper, *log]
+    evidence = [cell.low, cell.high, cell.p, cell.best, cell.last]
+    return [ours, cell.sd, cell.difference, *evidence, cell.paper, *log]
 
 
 def _markdown_line(values: list[str]) -> str:

@@ -23,12 +23,20 @@ from mtbert.results.cells import (
     Table,
 )
 from mtbert.results.chosen import add_run_arguments, chosen_runs
-from mtbert.results.comparable import RowKey, common_overrides, require_comparable, rows_of
+from mtbert.results.comparable import RowKey, common_overrides, require_comparable
+from mtbert.results.evidence import BEST, HALVES, LAST, WAYS, Evidence
 from mtbert.results.facts import facts_about, marked, remarks_on
 from mtbert.results.paper import BASELINE, PaperRow, paper_rows, published_best
 from mtbert.results.record import BrokenRun, FailedRun, RunRecord, one_line
 from mtbert.results.render import FORMATS, render_terminal
+from mtbert.results.statistics import holm
 
+TITLES = {
+    HALVES: "at the epoch chosen on one half of dev, scored on the other, both ways averaged",
+    BEST: "at the epoch with the best dev average",
+    LAST: "after the last epoch",
+}
+AT_BEST = " (best epoch)"  # a column whose figures cannot be scored on halves
 LEADERBOARD = "figures of the course's leaderboard; the labels are not public"
 
 
@@ -40,66 +48,108 @@ def build_table(
     unfinished: Sequence[Path] = (),
     published_log: bool = False,
     metrics: Sequence[str] = (),
+    way: str | None = None,
 ) -> Table:
-    """The paper's rows, then other experiments; figures of each run's best epoch by dev average.
+    """The paper's rows, then other experiments; with intervals where all runs left their dev predictions.
 
     Args:
+        way: how a run's epoch is chosen, one of ``mtbert.results.evidence.WAYS``; None: on halves of dev where the
+            runs left their predictions, else by the best dev average.
         failed, broken, unfinished: what else lies among the runs; named in the table, never just left out.
         published_log: also show the published per-epoch log at its best epoch.
         metrics: further keys of result.json to show, e.g. ``dev/nli/accuracy``.
 
     Raises:
-        InputError: the runs differ in more than experiment and seed, one seed of a row was run twice, or
-            no run has one of ``metrics``.
+        InputError: the runs differ in more than experiment and seed, one seed of a row was run twice, no run has one
+            of ``metrics``, or ``way`` needs dev predictions that are not there.
     """
     require_comparable(records)
-    runs = rows_of(records)
-    columns = (*TASK_COLUMNS, *_further_columns(metrics, records), AVERAGE_COLUMN)
-    baseline = {column: _cell(runs.get((BASELINE, ()), []), column, "dev").mean for column in columns}
+    evidence = Evidence.of(records)
+    way = way or (BEST if evidence.unusable else HALVES)
+    if way == HALVES and evidence.unusable:
+        raise InputError(f"epochs cannot be chosen on halves of dev: {unusable(evidence)}")
+    runs = evidence.rows
+    columns = (*TASK_COLUMNS, *_further_columns(metrics, evidence, way), AVERAGE_COLUMN)
+    figures = _Figures(evidence, way)
+    baseline = {column: figures.cell((BASELINE, ()), column, "dev").mean for column in columns}
     papers = {(paper.experiment, paper.split): paper for paper in paper_rows()}
     failures = {run.experiment: [f for f in failed if f.experiment == run.experiment] for run in failed}
 
     def row(key: RowKey, split: str = "dev") -> Row:
         broke = [] if key[1] else failures.get(key[0], [])
         paper = None if key[1] else papers.get((key[0], split))
-        return _row(key, runs.get(key, []), broke, paper, split, baseline)
+        return _row(key, figures, broke, paper, split, baseline)
 
     own = {(run.experiment, ()) for run in failed} | runs.keys()
     return Table(
-        title="Figure 6: dev figures at the epoch with the best dev average",
+        title=f"Figure 6: dev figures {TITLES[way]}",
         facts=facts_about(records, common_overrides(records)),
         columns=marked(columns, records),
-        rows=tuple(row((name, ()), split) for name, split in papers if split == "dev"),
-        others=tuple(row(key) for key in sorted(own) if key[1] or (key[0], "dev") not in papers),
+        rows=corrected([row((name, ()), split) for name, split in papers if split == "dev"]),
+        others=corrected([row(key) for key in sorted(own) if key[1] or (key[0], "dev") not in papers]),
         apart=tuple(row((name, ()), split) for name, split in papers if split != "dev"),
-        notes=remarks_on(records, (BASELINE, ()) in runs, broken, unfinished),
+        notes=(*_on_intervals(evidence), *remarks_on(records, (BASELINE, ()) in runs, broken, unfinished)),
         published_log=published_log,
+        way=way,
     )
 
 
-def _further_columns(metrics: Sequence[str], records: Sequence[RunRecord]) -> list[Column]:
+def _further_columns(metrics: Sequence[str], evidence: Evidence, way: str) -> list[Column]:
+    """``metrics`` as columns; one that predictions do not give stays at the best epoch, and says so."""
+    records = [record for runs in evidence.rows.values() for record in runs]
     measured = sorted({name for record in records for name in record.best.metrics}) if metrics else []
     for metric in metrics:
         if metric not in measured:
             raise InputError(f"metric {metric}: no run has it{nearest(metric, measured)}")
-    return [Column(metric, metric) for metric in dict.fromkeys(metrics)]
+    other_way = {
+        m for m in metrics if way == HALVES and not any(evidence.figures(row, m) is not None for row in evidence.rows)
+    }
+    return [Column(metric + AT_BEST * (metric in other_way), metric) for metric in dict.fromkeys(metrics)]
+
+
+class _Figures:
+    """What the runs of a row measured, at the epoch that ``way`` chooses."""
+
+    def __init__(self, evidence: Evidence, way: str) -> None:
+        self.evidence, self.way = evidence, way
+
+    def runs(self, key: RowKey) -> list[RunRecord]:
+        return self.evidence.rows.get(key, [])
+
+    def cell(self, key: RowKey, column: Column, split: str, without_run: str = MISSING) -> Cell:
+        """Mean and standard deviation over the seeds of a row; undefined for one seed is undefined for all."""
+        best, last = (_cell(self.runs(key), column, split, way, without_run) for way in (BEST, LAST))
+        chosen = last if self.way == LAST else best
+        if self.way == HALVES and split == "dev" and not column.title.endswith(AT_BEST):
+            halves = self.evidence.figures(key, column.metric, HALVES)
+            undefined = replace(best, mean=None, sd=None, why_empty=best.why_empty or UNDEFINED)
+            chosen = undefined if halves is None else _over_seeds([float(figure) for figure in halves[:, 0]])
+        return replace(chosen, best=best.mean, last=last.mean)
+
+    def against_baseline(self, key: RowKey, column: Column, cell: Cell, baseline: float | None) -> Cell:
+        """``cell`` with its difference to our baseline: that of means, or with an interval on the seeds of both."""
+        estimate = self.evidence.difference(key, (BASELINE, ()), column.metric, self.way)
+        if estimate is None:
+            return replace(cell, difference=_difference(cell.mean, baseline))
+        return replace(cell, difference=estimate.value, low=estimate.low, high=estimate.high, p=estimate.p)
 
 
 def _row(
     key: RowKey,
-    records: Sequence[RunRecord],
+    figures: _Figures,
     failed: Sequence[FailedRun],
     paper: PaperRow | None,
     split: str,
     baseline: dict[Column, float | None],
 ) -> Row:
     without_run = ABSENT if split != "dev" else FAILED if failed else MISSING
-    cells = [_cell(records, column, split, without_run) for column in baseline]
+    cells = [figures.cell(key, column, split, without_run) for column in baseline]
     if split == "dev" and key != (BASELINE, ()):
-        pairs = zip(cells, baseline.values(), strict=True)
-        cells = [replace(cell, difference=_difference(cell.mean, first)) for cell, first in pairs]
+        pairs = zip(cells, baseline.items(), strict=True)
+        cells = [figures.against_baseline(key, column, cell, first) for cell, (column, first) in pairs]
     if paper:
         cells = [_beside(cell, column, paper) for cell, column in zip(cells, baseline, strict=True)]
+    records = figures.runs(key)
     return Row(
         label=paper.label if paper else one_line(" ".join((key[0], *key[1]))),
         experiment=key[0],
@@ -111,31 +161,46 @@ def _row(
     )
 
 
-def _cell(records: Sequence[RunRecord], column: Column, split: str, without_run: str = MISSING) -> Cell:
-    """Mean and standard deviation over the seeds of a row; undefined for one seed is undefined for all."""
+def corrected(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """``rows`` with the p values of each column corrected for the number of rows that have one."""
+    columns = list(zip(*(row.cells for row in rows), strict=True))
+    replaced = [list(column) for column in columns]
+    for column in replaced:
+        tested = [(index, cell.p) for index, cell in enumerate(column) if cell.p is not None]
+        for (index, _), p in zip(tested, holm([p for _, p in tested]), strict=True):
+            column[index] = replace(column[index], p=p)
+    return tuple(replace(row, cells=cells) for row, cells in zip(rows, zip(*replaced, strict=True), strict=True))
+
+
+def _cell(records: Sequence[RunRecord], column: Column, split: str, way: str, without_run: str) -> Cell:
     if not records:
         return Cell(why_empty=without_run)
-    figures = [_figure(record, column, split) for record in records]
+    figures = [_figure(record, column, split, way) for record in records]
     defined = [figure for figure in figures if isinstance(figure, float)]
     if len(defined) < len(figures):
         return Cell(n=len(figures), why_empty=ABSENT if ABSENT in figures else UNDEFINED)
-    sd = statistics.stdev(defined) if len(defined) > 1 else None
-    return Cell(statistics.fmean(defined), sd, len(defined))
+    return _over_seeds(defined)
 
 
-def _figure(record: RunRecord, column: Column, split: str) -> float | str:
+def _over_seeds(figures: Sequence[float]) -> Cell:
+    sd = statistics.stdev(figures) if len(figures) > 1 else None
+    return Cell(statistics.fmean(figures), sd, len(figures))
+
+
+def _figure(record: RunRecord, column: Column, split: str, way: str) -> float | str:
     """The run's figure, or the word for why it has none.
 
     The average is that of the table's three tasks, so that it means the same for a run with tasks of its own.
     """
     if column is AVERAGE_COLUMN:
-        parts = [_figure(record, part, split) for part in TASK_COLUMNS]
+        parts = [_figure(record, part, split, way) for part in TASK_COLUMNS]
         words = [part for part in parts if isinstance(part, str)]
         return words[0] if words else statistics.fmean(part for part in parts if isinstance(part, float))
     metric = column.metric if split == "dev" else column.metric.replace("dev/", f"{split}/", 1)
-    if metric not in record.best.metrics:
+    metrics = record.epochs[-1].metrics if way == LAST else record.best.metrics
+    if metric not in metrics:
         return ABSENT
-    value = record.best.metrics[metric]
+    value = metrics[metric]
     return UNDEFINED if value is None else float(value)
 
 
@@ -154,6 +219,23 @@ def _difference(figure: float | None, baseline: float | None) -> float | None:
     return None if figure is None or baseline is None else figure - baseline
 
 
+def _on_intervals(evidence: Evidence) -> list[str]:
+    """What the intervals do not cover, and why there are none."""
+    if evidence.unusable:
+        return [f"figures at the epoch with the best dev average, without intervals: {unusable(evidence)}"]
+    seeds = {evidence.seeds(row) for row in evidence.rows}
+    notes = ["differences are taken on the seeds that a row and the baseline share"] * (len(seeds) > 1)
+    if any(len(of_row) == 1 for of_row in seeds):
+        notes.append("rows of one seed: intervals over dev rows alone; another seed may differ by more (SEEDS=0,1,2)")
+    return notes
+
+
+def unusable(evidence: Evidence) -> str:
+    """One line on the runs that have no dev predictions to resample."""
+    (name, reason), count = next(iter(evidence.unusable.items())), len(evidence.unusable)
+    return f"{count} run{'s' * (count > 1)} without usable dev predictions, e.g. {name}: {reason}"
+
+
 def _note(records: Sequence[RunRecord], failed: Sequence[FailedRun]) -> str:
     done = {record.seed for record in records}
     notes = [f"seed {run.seed} failed: {run.reason}" for run in failed if run.seed not in done]
@@ -166,6 +248,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_arguments(parser)
     add = parser.add_argument
     add("--metric", action="append", default=[], metavar="KEY", help="one more, e.g. dev/nli/accuracy")
+    add(
+        "--epoch", choices=WAYS, help="how a run's epoch is chosen (default: halves of dev, where predictions are kept)"
+    )
     add("--published-log", action="store_true", help="also show the published log at its best epoch")
     add("--format", choices=sorted(FORMATS), default="terminal")
     add("--output", type=Path, metavar="FILE", help="write there instead of printing")
@@ -185,6 +270,7 @@ def main(args: argparse.Namespace) -> int:
         unfinished=runs.unfinished,
         published_log=args.published_log,
         metrics=args.metric,
+        way=args.epoch,
     )
     if args.output:
         with atomic_write(args.output) as temporary:
