@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install -qq --root-user-action ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce-table test check format smoke bench tensorboard table data clean lock
+.PHONY: help setup reproduce-table test check format smoke bench tensorboard table figures report data clean lock
 
 help: ## list these targets
 	@echo "usage: make TARGET [VARIABLE=value ...]"
@@ -26,7 +26,7 @@ help: ## list these targets
 	@echo
 	@echo "variables:"
 	@echo "  SCALE=sample|quick|paper  SEEDS=0,1,2  EXPERIMENTS=00_baseline,final  JOBS=1   of reproduce-table"
-	@echo "  ARGS='...'                of reproduce-table, test, bench, data, table: passed on"
+	@echo "  ARGS='...'                of reproduce-table, test, bench, table, figures, report, data: passed on"
 	@echo "  PYTHON=python3.12         the Python (3.11 or newer) that .venv is made with"
 	@echo "  TORCH=torch==2.13.0       the PyTorch that is installed"
 
@@ -79,6 +79,12 @@ tensorboard: setup ## curves of all runs in the browser
 
 table: setup ## print the table of the runs there are (ARGS='--format markdown')
 	@$(BIN)/mtbert table $(ARGS)
+
+figures: setup ## the paper's figures from the runs there are, PNG and SVG, into ./figures
+	@$(BIN)/mtbert figures $(ARGS)
+
+report: setup ## one HTML page of all that was run: table, figures, errors (report.html)
+	@$(BIN)/mtbert report $(ARGS)
 
 data: setup ## download the five datasets into ./data (or $MTBERT_DATA)
 	@$(BIN)/mtbert data $(ARGS)

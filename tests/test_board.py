@@ -162,6 +162,15 @@ def test_figures_at_the_end_of_each_phase(events: EventAccumulator) -> None:
         assert (images[0].width, images[0].height) == (600, 504)
 
 
+def test_worst_errors_are_told_with_their_sentences(events: EventAccumulator) -> None:
+    for task in ("sst", "para", "sts"):
+        last = events.Tensors(f"dev/{task}/worst_errors/text_summary")[-1]
+        header, _, *lines = last.tensor_proto.string_val[0].decode().splitlines()
+        assert (last.step, header) == (25, "| label | predicted | sentences |")
+        assert 0 < len(lines) <= 20
+        assert all(line.count(" ⏐ ") == (task != "sst") for line in lines)
+
+
 def test_every_line_of_the_custom_charts_is_there(events: EventAccumulator) -> None:
     (event,) = events.Tensors("custom_scalars__config__")
     layout = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])

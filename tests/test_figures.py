@@ -3,25 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from sklearn.metrics import confusion_matrix
 
 from mtbert.figures.canvas import rendered
 from mtbert.figures.palette import GREY, TASK_COLORS, task_color
 from mtbert.figures.predictions import figures_of
-from mtbert.results.scoring import confusion
 from mtbert.tasks import TASKS
-
-ROWS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=50)
-
-
-@given(ROWS)
-def test_confusion_counts_as_scikit_learn_does(rows: list[tuple[int, int]]) -> None:
-    labels, predicted = np.array(rows, dtype=float).T
-    assert (confusion(predicted, labels, 5) == confusion_matrix(labels, predicted, labels=range(5))).all()
 
 
 def figure_of(name: str, logits: torch.Tensor, labels: np.ndarray) -> tuple[str, Figure]:

@@ -24,6 +24,8 @@ from mtbert.module import MultitaskModule
 from mtbert.plan import Phase, Plan
 from mtbert.tasks import Task, find_task
 
+NUM_ERRORS = 20  # of each task, as text
+
 
 class Board(Callback):
     """Logs every few steps and after every epoch.
@@ -136,16 +138,24 @@ class Board(Callback):
 
     def _draw(self, writer: SummaryWriter, tables: Mapping[Any, Any], tasks: Mapping[str, Task], step: int) -> None:
         from mtbert.figures.canvas import rendered  # matplotlib: not before there is something to draw
+        from mtbert.figures.errors import errors_markdown
         from mtbert.figures.predictions import figures_of
+        from mtbert.outputs import predictions
+        from mtbert.results.scoring import worst_errors
+        from mtbert.results.sentences import dev_sentences
 
         index, epoch = self.recorder.best_index or 0, self._best_epoch
         for name, task in tasks.items():
             value = epoch["metrics"].get(f"dev/{name}/{task.metric_name}")
             shown = "undefined" if value is None else f"{value:.3f}"
             title = f"{name.upper()} dev, epoch {index + 1}: {task.metric_name} {shown}"
-            scores = task.score(self.recorder.dev_logits[name][index]).double().numpy()
-            for kind, figure in figures_of(name, task, scores, tables["dev", name].labels, title):
+            logits, table = self.recorder.dev_logits[name][index], tables["dev", name]
+            scores = task.score(logits).double().numpy()
+            for kind, figure in figures_of(name, task, scores, table.labels, title):
                 writer.add_image(f"dev/{name}/{kind}", rendered(figure), step, dataformats="HWC")
+            rows = predictions(task, logits).assign(id=table.ids, label=table.labels)
+            texts = dev_sentences(self.plan.config, self.plan.folder, name)
+            writer.add_text(f"dev/{name}/worst_errors", errors_markdown(worst_errors(rows, NUM_ERRORS), texts), step)
 
 
 def writers(trainer: Trainer) -> list[SummaryWriter]:

@@ -21,6 +21,8 @@ COMMANDS = {
     "table": ("mtbert.results.table", "print the table of finished runs beside the paper's figures"),
     "claims": ("mtbert.results.claims", "hold what the paper claims against finished runs"),
     "interactions": ("mtbert.results.interactions", "which measures stack and which are redundant, from factorial/"),
+    "figures": ("mtbert.figures.command", "draw the paper's figures, learning curves and predictions of finished runs"),
+    "report": ("mtbert.report.command", "write one HTML page of all that was run: table, figures, errors"),
     "runs": ("mtbert.results.runs", "list the runs there are"),
     "predict": ("mtbert.predict", "score a CSV file with a trained run"),
     "search": ("mtbert.search", "search for better values of a few keys, on training rows held out"),

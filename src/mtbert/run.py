@@ -20,8 +20,10 @@ import pandas as pd
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mtbert.compose import compose
 from mtbert.config import Config, DatasetConfig, typed
 from mtbert.errors import InputError, nearest
+from mtbert.results.predictions import predictions_file
 from mtbert.results.record import FAILED_FILE, RESULT_FILE, RUN_NAME, FailedRun, Metrics, RunRecord, one_line, runs_dir
 
 Sentences = str | Sequence[str] | pd.Series
@@ -73,10 +75,12 @@ class Run:
 
     @cached_property
     def config(self) -> Config:
-        """Everything the run was told."""
+        """Everything the run was told; what its overrides come to where it was kept without its ``config.yaml``."""
         path = self.directory / "config.yaml"
         try:
             return typed(OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(path)))  # type: ignore[arg-type]
+        except FileNotFoundError:
+            return compose(self.record.overrides)
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror}); a run has its config there") from None
         except OmegaConfBaseException as error:
@@ -107,7 +111,7 @@ class Run:
             InputError: the run has no such task, or its file is not there.
         """
         self.dataset(task)
-        path = self.directory / "predictions" / f"dev-{task}.csv"
+        path = predictions_file(self.directory, task)
         if not path.is_file():
             raise InputError(f"{path}: no such file; a finished run leaves it there")
         frame = pd.read_csv(path, dtype=str, keep_default_na=False).set_index("id")  # an id may read 007 or NA

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,7 +43,8 @@ def save(figure: Figure, path: Path) -> list[Path]:
     written = []
     for kind in FORMATS:
         content = io.BytesIO()
-        with rc_context({"svg.hashsalt": "mtbert", "svg.fonttype": "path"}):
+        with warnings.catch_warnings(), rc_context({"svg.hashsalt": "mtbert", "svg.fonttype": "path"}):
+            warnings.filterwarnings("ignore", message="Glyph .* missing")  # a sentence in another script gets boxes
             figure.savefig(content, format=kind, metadata={"Date": None} if kind == "svg" else None)
         written.append(path.with_name(f"{path.name}.{kind}"))
         with atomic_write(written[-1]) as temporary:

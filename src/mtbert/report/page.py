@@ -1,0 +1,99 @@
+"""The page put together: data, template, scripts; everything that comes from runs or data files is escaped."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from mtbert import __version__
+from mtbert.figures.palette import BETTER_COLOR, GREY, WORSE_COLOR
+from mtbert.report.charts import study_charts
+from mtbert.report.errors import searchable_errors
+from mtbert.report.prediction_charts import prediction_charts
+from mtbert.report.rows import row_sections
+from mtbert.results.measured import measured_rows
+from mtbert.results.record import Runs
+from mtbert.results.render import fixed, sign, signed, to_csv
+from mtbert.results.table import build_table
+
+
+def render(runs: Runs, sentences: bool = True) -> str:
+    """The whole page.
+
+    Args:
+        sentences: whether sentences of dev rows may stand in it.
+
+    Raises:
+        InputError: the runs do not belong in one table.
+    """
+    table = build_table(runs.done, runs.failed, broken=runs.broken, unfinished=runs.unfinished)
+    rows = measured_rows(table, runs.done)
+    charts = {"of the study": study_charts(rows), "of dev predictions": prediction_charts(rows)} if rows else {}
+    errors = searchable_errors(rows, sentences)
+    scripts = {"plotly": _whole(get_plotlyjs()), "page": _text("page.js")}
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            table=table,
+            csv=Markup(base64.b64encode(to_csv(table).encode()).decode()),
+            seeds=sorted({record.seed for record in runs.done}),
+            runs=runs,
+            charts=charts,
+            sections=row_sections(rows),
+            errors=errors,
+            data={
+                "charts": [dataclasses.asdict(chart) for group in charts.values() for chart in group],
+                "errors": dataclasses.asdict(errors),
+            },
+            style=Markup(_text("page.css")),
+            scripts={name: Markup(script) for name, script in scripts.items()},
+            policy=_policy(list(scripts.values())),
+            made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, mtbert {__version__}",
+        )
+    )
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("mtbert.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # rows and tasks stay in the table's order
+    filters: dict[str, Callable[..., Any]] = {
+        "fixed": fixed,
+        "signed": signed,
+        "direction": lambda difference: {1: "better", 0: "same", -1: "worse"}[sign(difference)],
+    }
+    environment.filters |= filters
+    environment.globals["colors"] = {"better": BETTER_COLOR, "worse": WORSE_COLOR, "grey": GREY}
+    return environment
+
+
+def _policy(scripts: list[str]) -> str:
+    """What a browser may do with the page: run these scripts and no other, load nothing."""
+    hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts)
+    return f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:"
+
+
+def _text(name: str) -> str:
+    return (files("mtbert.report") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _whole(script: str) -> str:
+    """A script as a browser reads it out of a page, so that its digest is the one the browser takes."""
+    return script.replace("\r\n", "\n").replace("\r", "\n")

@@ -1,0 +1,50 @@
+"""The sentences behind dev predictions, from the data files that the run was measured on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from mtbert.config import Config
+from mtbert.data.rows import read_table
+from mtbert.data.sample import sample_folder
+from mtbert.errors import InputError
+from mtbert.paths import sha256
+from mtbert.run import Run
+
+
+def dev_sentences(config: Config, folder: Path, task: str) -> dict[str, list[str]]:
+    """Row id -> its sentences, as they stand in the task's dev files.
+
+    Raises:
+        InputError: a file is not there, or cannot be read as a table.
+    """
+    found: dict[str, list[str]] = {}
+    for dataset in config.datasets.values():
+        for file in dataset.files.get("dev", []) if dataset.task == task else ():
+            frame = read_table(folder / file, dataset.separator)
+            found |= dict(zip(frame[dataset.id], frame[dataset.sentences].to_numpy().tolist(), strict=True))
+    return found
+
+
+def sentences_of(run: Run, task: str) -> dict[str, list[str]]:
+    """``dev_sentences`` of a finished run: from where it had them, else from ``$MTBERT_DATA``, else from ``./data``.
+
+    Raises:
+        InputError: also, a file is not the one that the run was measured on.
+    """
+    folder = _folder(run, task)
+    found = dev_sentences(run.config, folder, task)
+    for name, dataset in run.config.datasets.items():
+        files, expected = dataset.files.get("dev", []), run.record.data.sha256.get(f"{name}/dev")
+        if dataset.task == task and len(files) == 1 and expected not in (None, sha256(folder / files[0])):
+            raise InputError(f"{folder / files[0]}: not the file that {run.directory.name} was measured on")
+    return found
+
+
+def _folder(run: Run, task: str) -> Path:
+    if run.config.data.folder is None:
+        return sample_folder()
+    candidates = [Path(run.config.data.folder), Path(os.environ.get("MTBERT_DATA") or "data")]
+    files = run.dataset(task).files.get("dev", [])
+    return next((folder for folder in candidates if all((folder / file).is_file() for file in files)), candidates[-1])
