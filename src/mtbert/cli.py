@@ -23,6 +23,7 @@ COMMANDS = {
     "interactions": ("mtbert.results.interactions", "which measures stack and which are redundant, from factorial/"),
     "figures": ("mtbert.figures.command", "draw the paper's figures, learning curves and predictions of finished runs"),
     "report": ("mtbert.report.command", "write one HTML page of all that was run: table, figures, errors"),
+    "archive": ("mtbert.results.archive", "keep finished runs without weights, small enough for a repository"),
     "runs": ("mtbert.results.runs", "list the runs there are"),
     "predict": ("mtbert.predict", "score a CSV file with a trained run"),
     "search": ("mtbert.search", "search for better values of a few keys, on training rows held out"),
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = [argument for argument in arguments if argument != "--debug"]
     # Threads that wait for one another sleep soon instead of spinning: several times as fast where cores are shared.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    for name in ("MTBERT_DATA", "MTBERT_RUNS", "MTBERT_CACHE"):
+    for name in ("MTBERT_DATA", "MTBERT_RUNS", "MTBERT_ARCHIVE", "MTBERT_CACHE"):
         if os.environ.get(name) == "":  # set to nothing means not set
             del os.environ[name]
     sys.path.insert(0, str(Path.cwd()))  # modules of one's own, named by import path in a config
@@ -95,7 +96,7 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _usage() -> str:
-    lines = [f"  {'train':<10} {TRAIN}", *(f"  {name:<10} {purpose}" for name, (_, purpose) in COMMANDS.items())]
+    lines = [f"  {'train':<12} {TRAIN}", *(f"  {name:<12} {purpose}" for name, (_, purpose) in COMMANDS.items())]
     return "\n".join(
         [
             "usage: mtbert COMMAND ... [--debug]",

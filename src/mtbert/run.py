@@ -114,8 +114,7 @@ class Run:
         path = predictions_file(self.directory, task)
         if not path.is_file():
             raise InputError(f"{path}: no such file; a finished run leaves it there")
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False).set_index("id")  # an id may read 007 or NA
-        return frame.apply(pd.to_numeric)
+        return pd.read_csv(path, dtype={"id": str}, keep_default_na=False).set_index("id")  # an id may read 007 or NA
 
     def predict(
         self,

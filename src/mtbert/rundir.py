@@ -15,7 +15,8 @@ from filelock import FileLock, Timeout
 
 from mtbert.errors import InputError
 from mtbert.plan import Plan
-from mtbert.results.record import RESULT_FILE, FailedRun, RunRecord
+from mtbert.results.archive import take_over
+from mtbert.results.record import RESULT_FILE, FailedRun, RunRecord, archives
 
 logger = logging.getLogger(__name__)
 
@@ -48,14 +49,22 @@ def claimed(plan: Plan) -> Iterator[None]:
 
 
 def finished(plan: Plan) -> RunRecord | None:
-    """The record of this run if it was ever finished, under whatever experiment name; its own name first."""
-    paths = Path(plan.config.runs_dir).glob(f"*-{plan.hash}/{RESULT_FILE}")
-    for path in sorted(paths, key=lambda path: (path.parent != plan.directory, path)):
+    """The record of this run if it was ever finished, under whatever experiment name; its own name first.
+
+    Looked for among the runs, then in the archive, ``$MTBERT_ARCHIVE``.
+    """
+    folders = [Path(plan.config.runs_dir), *archives()]
+    paths = [(number, path) for number, folder in enumerate(folders) for path in folder.glob(_results(plan))]
+    for _, path in sorted(paths, key=lambda found: (found[0], found[1].parent.name != plan.directory.name, found[1])):
         try:
             return RunRecord.from_file(path)
         except InputError as error:
             logger.warning("%s; the run is made again", error)
     return None
+
+
+def _results(plan: Plan) -> str:
+    return f"*-{plan.hash}/{RESULT_FILE}"
 
 
 def begun(plan: Plan) -> bool:
@@ -66,9 +75,17 @@ def begun(plan: Plan) -> bool:
 def record_alias(plan: Plan, record: RunRecord, overrides: Sequence[str]) -> RunRecord:
     """Record a finished run under the plan's name too, so that each experiment has its row in the table.
 
+    One of the archive is first copied to the plan's runs, with the run that it may be the same as.
+
     Args:
         overrides: what made the plan; they, not those of the run itself, say which row it is.
     """
+    runs = Path(plan.config.runs_dir)
+    if record.directory.parent.resolve() != runs.resolve():
+        original = record.directory.parent / (record.same_as or record.directory.name)
+        for run in dict.fromkeys((original, record.directory)):
+            take_over(run, runs)
+        record = dataclasses.replace(record, directory=runs / record.directory.name)
     if record.directory == plan.directory:
         return record
     alias = dataclasses.replace(

@@ -205,6 +205,18 @@ def runs_dir() -> Path:
     return Path(os.environ.get("MTBERT_RUNS") or "runs")
 
 
+def archives() -> list[Path]:
+    """Where finished runs of others may stand, see ``mtbert archive``: the folder ``$MTBERT_ARCHIVE``, if set.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    folder = os.environ.get("MTBERT_ARCHIVE")
+    if folder and not Path(folder).is_dir():
+        raise InputError(f"MTBERT_ARCHIVE={folder}: no such folder of runs")
+    return [Path(folder)] if folder else []
+
+
 def find_runs(*folders: Path) -> Runs:
     """All runs below ``folders`` (each a folder of runs, or a run itself), in order of their names.
 
