@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtbert.compose import compose
-from mtbert.data.schedules import OneTaskPerEpoch, RoundRobin, Sequential, Step, TaskBatches, build_schedule
+from mtbert.data.schedules import OneTaskPerEpoch, RoundRobin, Sampled, Sequential, Step, TaskBatches, build_schedule
 from mtbert.errors import InputError
 
 TRACES = ["sequential", "shared_layers", "round_robin", "round_robin_normalized", "frozen_encoder"]
@@ -202,3 +202,38 @@ def test_shipped_schedules_take_overrides_and_are_built(name: str) -> None:
     tasks = {"sst": batches(9, 2), "para": batches(3, 2)}
     assert {draw.task for draw in schedule.steps(1, tasks)[0]} >= {"para"}
     assert len(schedule.steps(1, tasks)) == 2
+
+
+def test_annealed_sampling_is_that_of_stickland_and_murray() -> None:
+    schedule = build_schedule(compose(["schedule=annealed"]).schedule, seed=1, epochs=5)
+    assert isinstance(schedule, Sampled)
+    sizes = [100, 1000, 60]
+    for epoch in range(5):
+        alpha = 1 - 0.8 * epoch / 4  # their 1 - 0.8 (e - 1) / (E - 1), e counted from 1
+        powers = [size**alpha for size in sizes]
+        assert schedule.probabilities(epoch, sizes) == pytest.approx([power / sum(powers) for power in powers])
+    assert Sampled(0.5, epochs=3).probabilities(2, [100, 400]) == pytest.approx([1 / 3, 2 / 3])
+    assert Sampled(1.0, 0.2).probabilities(0, [100, 400]) == pytest.approx([0.2, 0.8])  # a single epoch
+
+
+def test_sampling_draws_tasks_as_often_as_it_says_and_rows_in_turn() -> None:
+    tasks = {"sst": batches(900, 2), "para": batches(3600, 2)}
+    steps = Sampled(0.5, share=0.5, seed=3).steps(0, tasks)
+    assert len(steps) == (450 + 1800) // 2
+    assert all(len(step) == 1 and len(step[0].batches) == 1 for step in steps)
+    taken = len(drawn(steps, "sst"))
+    assert abs(taken - len(steps) / 3) < 4 * math.sqrt(len(steps) * 2 / 9)
+    seen = counts(steps, "sst")
+    assert max(seen.values()) - min(seen.get(row, 0) for row in range(900)) <= 1  # shuffle after shuffle
+
+
+def test_sampling_depends_on_seed_and_epoch_alone() -> None:
+    tasks = {"sst": batches(90, 2), "para": batches(200, 2)}
+    first, again = (shape(Sampled(1.0, seed=3).steps(0, tasks)) for _ in range(2))
+    assert first == again
+    assert shape(Sampled(1.0, seed=3).steps(1, tasks)) != first != shape(Sampled(1.0, seed=4).steps(0, tasks))
+
+
+def test_sampling_of_no_steps_is_refused() -> None:
+    with pytest.raises(InputError, match=r"schedule.share=0; expected a number above 0"):
+        build_schedule({"_target_": "mtbert.data.schedules.Sampled", "alpha": 1, "share": 0})

@@ -250,8 +250,14 @@ class MixedDataModule(LightningDataModule):
 
     def steps(self, epoch: int) -> list[Step]:
         """What the phase's schedule draws in an epoch."""
-        batches = {task: self._batches(task, epoch) for task in self._training_tables()}
-        return build_schedule(self.phase.schedule).steps(epoch, batches)[: self.config.trainer.max_steps]
+        phase, batches = self.phase, {task: self._batches(task, epoch) for task in self._training_tables()}
+        seed = derive(self.config.seed, phase.name, "schedule")
+        schedule = build_schedule(phase.schedule, seed=seed, epochs=phase.epochs)
+        return schedule.steps(epoch, batches)[: self.config.trainer.max_steps]
+
+    def num_steps(self) -> int:
+        """Optimiser steps of the current phase, over all its epochs."""
+        return sum(len(self.steps(epoch)) for epoch in range(self.phase.epochs))
 
     def _training_tables(self) -> dict[str, Table]:
         return {task: self.tables["train", task] for task in self.tasks if ("train", task) in self.tables}

@@ -1,7 +1,8 @@
 """Schedules: which batches of which tasks make up each optimiser step of an epoch.
 
 A schedule of one's own is a class with a ``steps`` method like those here, named by its import path:
-``schedule._target_=my_package.MySchedule``; its constructor's arguments are the config's other keys.
+``schedule._target_=my_package.MySchedule``; its constructor's arguments are the config's other keys. Two of them the
+run gives where the constructor takes them: ``seed``, for all that the schedule draws, and ``epochs``, of its phase.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -18,6 +20,7 @@ from jaxtyping import Int
 
 from mtbert.errors import InputError, nearest
 from mtbert.imports import import_path
+from mtbert.seeding import generator
 
 Batch = Int[np.ndarray, " rows"]
 
@@ -126,8 +129,48 @@ class RoundRobin:
             yield taken
 
 
-def build_schedule(spec: Mapping[str, Any]) -> Schedule:
-    """The schedule that a config names.
+@dataclass(frozen=True)
+class Sampled:
+    """Every step takes a batch of one task, drawn with probability ``rows^a / sum of all tasks' rows^a``.
+
+    ``a`` goes in equal steps from ``alpha`` in the first to ``last_alpha`` in the last epoch (Stickland & Murray 2019:
+    1 to 0.2). An epoch has ``share`` of all tasks' batches as its number of steps; a task whose rows are used up goes
+    on with a new shuffle.
+    """
+
+    alpha: float
+    last_alpha: float | None = None  # None: as the first
+    share: float = 1.0
+    seed: int = 0
+    epochs: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.share > 0:
+            raise InputError(f"config: schedule.share={self.share}; expected a number above 0")
+
+    def probabilities(self, epoch: int, num_rows: Sequence[int]) -> np.ndarray:
+        last = self.alpha if self.last_alpha is None else self.last_alpha
+        exponent = self.alpha + (last - self.alpha) * epoch / max(1, self.epochs - 1)
+        weights = np.array(num_rows, dtype=np.float64) ** exponent
+        return weights / weights.sum()
+
+    def steps(self, epoch: int, tasks: Mapping[str, TaskBatches]) -> list[Step]:
+        names = list(tasks)
+        num_steps = max(1, round(self.share * sum(len(batches) for batches in tasks.values())))
+        odds = self.probabilities(epoch, [batches.num_rows for batches in tasks.values()])
+        drawn = generator(self.seed, epoch).choice(len(names), size=num_steps, p=odds)
+        sources = {name: _endless(batches) for name, batches in tasks.items()}
+        return [[Draw(names[index], [next(sources[names[index]])])] for index in drawn]
+
+
+def _endless(batches: TaskBatches) -> Iterator[Batch]:
+    """Shuffle after shuffle."""
+    for number in count():
+        yield from batches.shuffle(number)
+
+
+def build_schedule(spec: Mapping[str, Any], **given: int) -> Schedule:
+    """The schedule that a config names; ``given`` are arguments for a constructor that takes them.
 
     Raises:
         InputError: no such class, arguments that its constructor does not take, or something that is no schedule.
@@ -142,6 +185,7 @@ def build_schedule(spec: Mapping[str, Any]) -> Schedule:
     known: Mapping[str, Any] = {}
     try:
         known = inspect.signature(found).parameters
+        arguments |= {name: value for name, value in given.items() if name in known and name not in arguments}
         inspect.signature(found).bind(**arguments)
     except (TypeError, ValueError) as error:
         unknown = [name for name in arguments if name not in known]
