@@ -61,7 +61,7 @@ def test_a_failed_write_leaves_the_earlier_checkpoint(tmp_path: Path) -> None:
 
 def test_weights_of_another_model_are_named(tmp_path: Path) -> None:
     model = nn.Linear(3, 2)
-    save_weights(model, tmp_path / "best.safetensors")
+    save_weights(model.state_dict(), tmp_path / "best.safetensors")
     other = nn.Linear(3, 2)
     load_weights(other, tmp_path / "best.safetensors")
     assert torch.equal(other.weight, model.weight)

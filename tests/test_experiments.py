@@ -39,7 +39,7 @@ def test_thirteen_rows_and_final_are_distinct_runs(scale: str, rows: Path) -> No
     assert len(set(hashes.values())) == 14, hashes
 
 
-@pytest.mark.parametrize("group", ["deviation", "design", "single_task", "lr", "batch"])
+@pytest.mark.parametrize("group", ["deviation", "design", "single_task", "lr", "batch", "method"])
 def test_every_variation_is_a_run_of_its_own(group: str, rows: Path) -> None:
     names = [f"{group}/{path.stem}" for path in sorted((conf_dir() / "experiment" / group).glob("*.yaml"))]
     on = ["00_baseline", "04_cut_para", "10_round_robin", "12_frozen_encoder"]

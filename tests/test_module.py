@@ -40,7 +40,7 @@ def built() -> Callable[..., Built]:
 def begin(built: Built, phase: int) -> None:
     plan, data, module = built
     data.begin(plan.phases[phase])
-    module.begin(plan.phases[phase])
+    module.begin(plan.phases[phase], data.num_steps())
     module.train()
 
 
@@ -141,3 +141,14 @@ def test_an_undefined_metric_makes_the_average_undefined(built: Callable[..., Bu
     metrics = module.measure(evaluation)
     assert math.isnan(metrics["dev/sts/pearson"]) and math.isnan(metrics["dev/average"])
     assert 0 <= metrics["dev/sst/accuracy"] <= 1
+
+
+def test_gradients_are_clipped_as_one_vector(built: Callable[..., Built]) -> None:
+    _, data, module = built("optimizer.clip_norm=0.01", "schedule=round_robin")
+    module.training_step(data.training_updates(0)[0])["loss"].backward()  # type: ignore[attr-defined]
+    before = {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+    norm = torch.stack([grad.norm() for grad in before.values()]).norm()
+    module.on_before_optimizer_step(torch.optim.SGD(module.parameters()))
+    assert norm > 0.01
+    for name, grad in before.items():
+        torch.testing.assert_close(module.get_parameter(name).grad, grad * 0.01 / norm, rtol=1e-3, atol=1e-9)

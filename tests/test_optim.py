@@ -11,9 +11,11 @@ from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor, nn
 
 from mtbert.checkpoints import SafetensorsIO
-from mtbert.config import OptimizerConfig
+from mtbert.errors import InputError
+from mtbert.methods import OptimizerConfig, check_optimizer
+from mtbert.model.encoder import BertConfig, BertEncoder
 from mtbert.model.heads import PairHead, SentenceHead, share_first_linears
-from mtbert.optim import UncorrectedEpsilonAdamW, build_optimizer, parameter_groups
+from mtbert.optim import UncorrectedEpsilonAdamW, build_lr_schedule, build_optimizer, lr_factor, parameter_groups
 
 LR = 0.01
 CONFIG = OptimizerConfig(eps=0.05)  # large, so that where it is added shows
@@ -186,9 +188,78 @@ def test_under_lightning_one_backward_a_step_and_the_published_update() -> None:
 @pytest.mark.parametrize("share", [False, True])
 def test_each_trainable_parameter_is_in_one_group(share: bool) -> None:
     module = model(share)
-    grouped = [p for group in parameter_groups(module) for p in group["params"]]
+    grouped = [p for group in parameter_groups(module, LR, CONFIG) for p in group["params"]]
     assert len(grouped) == len(set(grouped))
     assert set(grouped) == set(module.parameters())
     module.encoder.requires_grad_(False)
-    grouped = [p for group in parameter_groups(module) for p in group["params"]]
+    grouped = [p for group in parameter_groups(module, LR, CONFIG) for p in group["params"]]
     assert set(grouped) == set(module.heads.parameters())
+
+
+def test_lr_falls_layer_by_layer_and_vectors_may_be_spared_weight_decay() -> None:
+    module = model().float()
+    shape = {"vocab_size": 9, "hidden_size": 4, "num_attention_heads": 1, "intermediate_size": 4}
+    module.encoder = BertEncoder(BertConfig(num_hidden_layers=2, **shape), "pooler")
+    config = OptimizerConfig(weight_decay=0.01, decay_all=False, layer_decay=0.5, head_lr=10.0)
+    found = {p: group for group in parameter_groups(module, 1.0, config) for p in group["params"]}
+    assert set(found) == set(module.parameters())
+    lrs = {
+        "encoder.embeddings.word_embeddings.weight": 0.125,
+        "encoder.layers.0.attention.qkv.weight": 0.25,
+        "encoder.layers.1.output.bias": 0.5,
+        "encoder.pooler.weight": 1.0,
+        "heads.sts.linear_1.weight": 10.0,
+    }
+    assert {name: found[module.get_parameter(name)]["lr"] for name in lrs} == lrs
+    decayed = {name: found[p]["weight_decay"] for name, p in module.named_parameters()}
+    assert {name for name, decay in decayed.items() if decay == 0} == {
+        name for name in decayed if name.endswith("bias") or "norm" in name.lower()
+    }
+
+
+def test_by_default_one_group_a_part_as_before() -> None:
+    groups = parameter_groups(model(), LR, OptimizerConfig())
+    assert [len(group["params"]) for group in groups] == [4, 2, 2, 2, 2, 2, 2, 2]
+    assert {(group["lr"], group["weight_decay"]) for group in groups} == {(LR, 0.0)}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("constant", [0, 0.5, 1, 1, 1, 1, 1, 1, 1, 1]),
+        ("linear", [0, 0.5, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8]),
+        ("cosine", [0, 0.5, *((1 + math.cos(math.pi * i / 8)) / 2 for i in range(8))]),
+    ],
+)
+def test_lr_warms_up_and_decays_over_the_phase(schedule: str, expected: list[float]) -> None:
+    config = OptimizerConfig(warmup=0.2, lr_schedule=schedule, layer_decay=0.5, head_lr=10.0)
+    module = model()
+    optim = build_optimizer(module, LR, config, uncorrected_epsilon=False)
+    scheduler = build_lr_schedule(optim, config, 10)
+    assert scheduler is not None
+    taken = []
+    for number in range(10):
+        taken.append([group["lr"] for group in optim.param_groups])
+        step(module, optim, gradients(module, {"sst"}, number))
+        scheduler.step()
+    assert [lrs[0] for lrs in taken] == pytest.approx([LR * factor for factor in expected])  # the encoder's
+    assert [lrs[-1] for lrs in taken] == pytest.approx([10 * LR * factor for factor in expected])  # a head's
+    assert lr_factor(10, 10, config) == pytest.approx(float(schedule == "constant"))
+
+
+def test_lr_is_constant_without_a_schedule() -> None:
+    assert build_lr_schedule(optimizer(model()), OptimizerConfig(), 10) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"lr_schedule": "lineal"}, "optimizer.lr_schedule=lineal is not known; did you mean 'linear'"),
+        ({"warmup": 1.5}, "optimizer.warmup=1.5; expected a number from 0 to 1"),
+        ({"layer_decay": 0.0}, "optimizer.layer_decay=0.0; expected a number above 0"),
+        ({"clip_norm": -1.0}, "optimizer.clip_norm=-1.0; expected a number above 0"),
+    ],
+)
+def test_what_no_optimizer_takes(options: dict[str, float], expected: str) -> None:
+    with pytest.raises(InputError, match=expected):
+        check_optimizer(OptimizerConfig(**options))  # type: ignore[arg-type]

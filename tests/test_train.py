@@ -16,9 +16,12 @@ from safetensors.torch import load_file
 from mtbert.callbacks import Recorder
 from mtbert.compose import compose
 from mtbert.config import Config
+from mtbert.data.rows import read_rows
+from mtbert.data.sample import sample_folder
 from mtbert.errors import Stopped
 from mtbert.module import MultitaskModule
 from mtbert.results.record import FAILED_FILE, RESULT_FILE, FailedRun, RunRecord
+from mtbert.run import load
 from mtbert.train import run
 
 TINY = ("experiment=smoke/tiny", "trainer.max_steps=2", "trainer.threads=1", "loggers=[]", "test_predictions=false")
@@ -204,3 +207,48 @@ def test_workers_and_cached_tokens_change_no_number(
     again = run(config(tmp_path, "trainer.num_workers=1"), TINY)
     assert again.hash == unbroken.hash
     assert history(again) == history(unbroken)
+
+
+METHODS = (
+    "optimizer.warmup=0.2",
+    "optimizer.lr_schedule=linear",
+    "optimizer.layer_decay=0.9",
+    "optimizer.clip_norm=1",
+    "methods.weighting=uncertainty",
+    "methods.ema=0.8",
+    "methods.r_drop=1",
+    "methods.smart.weight=1",
+    "methods.lora.rank=2",
+    "schedule=annealed",
+    "tasks.sts.head=cross_encoder",
+    "trainer.checkpoint_every_steps=1",
+)
+
+
+def test_all_methods_at_once_resume_exactly_and_leave_weights_that_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(config(tmp_path / "whole", *METHODS, "loggers=[csv]"), TINY)
+    training_step, steps = MultitaskModule.training_step, 0
+
+    def stopping(self: MultitaskModule, *arguments: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        if steps == 4:  # in the middle of the second epoch
+            raise KeyboardInterrupt
+        return training_step(self, *arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(MultitaskModule, "training_step", stopping)
+        run(config(tmp_path / "broken", *METHODS, "loggers=[csv]"), TINY)
+    resumed = run(config(tmp_path / "broken", *METHODS, "loggers=[csv]"), TINY)
+    assert history(resumed) == history(whole)
+    for name in ("best", "last"):
+        ours, theirs = (load_file(r.directory / "checkpoints" / f"{name}.safetensors") for r in (resumed, whole))
+        assert [key for key in theirs if not torch.equal(ours[key], theirs[key])] == []
+
+    dev = pd.read_csv(whole.directory / "predictions" / "dev-sts.csv")
+    finished = load(whole.directory)
+    rows = read_rows(sample_folder() / "sts-dev.csv", finished.dataset("sts"), labelled=True)
+    again = finished.predict("sts", *rows.sentences)
+    assert again["score"].to_list() == pytest.approx(dev["score"].to_list(), abs=1e-5)

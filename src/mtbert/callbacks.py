@@ -186,7 +186,7 @@ class Recorder(Callback):
                 self.dev_logits.setdefault(task, []).append(pl_module.evaluation.gathered((split, task))[0])
         if self._is_best():
             self.best_index = len(self.epochs) - 1
-            save_weights(pl_module, self._weights(self.best_index))
+            save_weights(pl_module.exported(), self._weights(self.best_index))
         self.step = 0
         self._values.clear()
         self._logits.clear()

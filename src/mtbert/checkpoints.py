@@ -110,9 +110,9 @@ def _unfold(value: Any, tensors: dict[str, Tensor]) -> Any:
     return {key: _unfold(item, tensors) for key, item in value.items()}
 
 
-def save_weights(module: nn.Module, path: Path) -> None:
-    """A module's weights under their own names; a tensor that two names share is written under both."""
-    state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in module.state_dict().items()}
+def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
+    """A module's state dict; a tensor that two names share is written under both."""
+    state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in weights.items()}
     with atomic_write(path) as temporary:
         save_file(state, temporary, metadata={DIGEST: digest(state)})
 

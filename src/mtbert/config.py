@@ -15,6 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mtbert.errors import InputError, nearest
+from mtbert.fields import added, one_of, positive
+from mtbert.methods import MethodsConfig, OptimizerConfig, check_methods, check_optimizer
 
 SPLITS = ("train", "dev", "test")
 POOLINGS = ("pooler", "cls", "mean")
@@ -26,11 +28,6 @@ TEXTS = ("sentence", "pair")
 SHIPPED_DATASETS = ("sst", "quora", "sts", "cfimdb", "sick")  # a scale may name those that an experiment leaves out
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
 LOGGERS = ("tensorboard", "csv", "wandb")
-
-
-def added(default: Any) -> Any:
-    """A field that came after the first results: at its default it is left out of a run's identity, which stays."""
-    return field(default=default, metadata={"added": True})
 
 
 @dataclass
@@ -130,15 +127,6 @@ class Scale:
 
 
 @dataclass
-class OptimizerConfig:
-    """AdamW (Loshchilov & Hutter 2019)."""
-
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
-    eps: float = 1e-6
-    weight_decay: float = 0.0
-
-
-@dataclass
 class PhaseConfig:
     """One stretch of training. Null fields take the value of the same name at the top level."""
 
@@ -189,6 +177,7 @@ class Config:
     lr: float = 1e-5
     phases: PhasesConfig = field(default_factory=PhasesConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    methods: MethodsConfig = field(default_factory=MethodsConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     scale: Scale = field(default_factory=Scale)
     train_metrics: str = "running"  # epoch | running | off
@@ -232,33 +221,31 @@ def _only_known_keys(node: DictConfig, prefix: str = "") -> None:
 
 def check(config: Config) -> None:
     """Cross-field checks; see ``typed``."""
-    _one_of("encoder.pooling", config.encoder.pooling, POOLINGS)
-    _one_of("train_metrics", config.train_metrics, TRAIN_METRICS)
-    _one_of("keep", config.keep, KEEPS)
-    _one_of("trainer.precision", config.trainer.precision, PRECISIONS)
+    one_of("encoder.pooling", config.encoder.pooling, POOLINGS)
+    one_of("train_metrics", config.train_metrics, TRAIN_METRICS)
+    one_of("keep", config.keep, KEEPS)
+    one_of("trainer.precision", config.trainer.precision, PRECISIONS)
     for logger in config.loggers:
-        _one_of("loggers", logger, LOGGERS)
+        one_of("loggers", logger, LOGGERS)
     for name, dataset in config.datasets.items():
         _check_dataset(f"datasets.{name}", dataset, config)
     for split in ("train_rows", "dev_rows"):
         for name, factor in getattr(config.scale, split).items():
-            _one_of(f"scale.{split}", name, ("default", *config.datasets, *SHIPPED_DATASETS))
-            _positive(f"scale.{split}.{name}", factor)
+            one_of(f"scale.{split}", name, ("default", *config.datasets, *SHIPPED_DATASETS))
+            positive(f"scale.{split}.{name}", factor)
     for key in ("epochs", "lr", "max_rows"):
-        _positive(f"scale.{key}", getattr(config.scale, key))
+        positive(f"scale.{key}", getattr(config.scale, key))
     for key in ("epochs", "batch_size", "lr"):
-        _positive(key, getattr(config, key))
+        positive(key, getattr(config, key))
     for key in ("eval_tokens", "log_every_n_steps"):
-        _positive(f"trainer.{key}", getattr(config.trainer, key))
+        positive(f"trainer.{key}", getattr(config.trainer, key))
     for key in ("max_steps", "threads", "checkpoint_every_minutes", "checkpoint_every_steps"):
         if (number := getattr(config.trainer, key)) is not None:
-            _positive(f"trainer.{key}", number)
+            positive(f"trainer.{key}", number)
     if config.trainer.num_workers < 0:
         raise InputError(f"config: trainer.num_workers={config.trainer.num_workers}; expected 0 or more")
-    if len(config.optimizer.betas) != 2 or not all(0 <= beta < 1 for beta in config.optimizer.betas):
-        raise InputError(f"config: optimizer.betas={config.optimizer.betas}; expected two numbers from 0 to below 1")
-    if config.optimizer.eps < 0 or config.optimizer.weight_decay < 0:
-        raise InputError("config: optimizer.eps and optimizer.weight_decay; expected numbers from 0 up")
+    check_optimizer(config.optimizer)
+    check_methods(config.methods)
     if config.data.holdout is not None and not 0 < config.data.holdout < 1:
         raise InputError(f"config: data.holdout={config.data.holdout}; expected a share between 0 and 1")
     if config.encoder.max_length < 4:
@@ -274,7 +261,7 @@ def check(config: Config) -> None:
             raise InputError(f"config: {key}={rate} is not a dropout rate; expected 0 <= rate < 1")
     for task, options in config.tasks.items():
         if options.max_rows is not None:
-            _positive(f"tasks.{task}.max_rows", options.max_rows)
+            positive(f"tasks.{task}.max_rows", options.max_rows)
         if not any(dataset.task == task for dataset in config.datasets.values()):
             raise InputError(f"config: task '{task}' has no dataset; add one whose key 'task' is '{task}'")
 
@@ -289,10 +276,10 @@ def present_phases(config: Config) -> dict[str, PhaseConfig]:
 
 
 def _check_dataset(key: str, dataset: DatasetConfig, config: Config) -> None:
-    _one_of(f"{key}.task", dataset.task, config.tasks)
-    _one_of(f"{key}.text", dataset.text, TEXTS)
+    one_of(f"{key}.task", dataset.task, config.tasks)
+    one_of(f"{key}.text", dataset.text, TEXTS)
     for split in dataset.files:
-        _one_of(f"{key}.files", split, SPLITS)
+        one_of(f"{key}.files", split, SPLITS)
     if len(dataset.separator) != 1:
         raise InputError(f"config: {key}.separator={dataset.separator!r}; expected one character")
     if len(dataset.sentences) not in (1, 2):
@@ -302,21 +289,11 @@ def _check_dataset(key: str, dataset: DatasetConfig, config: Config) -> None:
 
 
 def _check_phase(key: str, phase: PhaseConfig) -> None:
-    _one_of(f"{key}.start_from", phase.start_from, STARTS)
+    one_of(f"{key}.start_from", phase.start_from, STARTS)
     for part in phase.freeze:
-        _one_of(f"{key}.freeze", part, FREEZABLE)
+        one_of(f"{key}.freeze", part, FREEZABLE)
     if set(phase.freeze) == set(FREEZABLE):
         raise InputError(f"config: {key}.freeze leaves nothing to train")
     for name in ("epochs", "batch_size", "lr"):
         if (value := getattr(phase, name)) is not None:
-            _positive(f"{key}.{name}", value)
-
-
-def _one_of(key: str, value: str, options: Any) -> None:
-    if value not in options:
-        raise InputError(f"config: {key}={value} is not known{nearest(value, options)}")
-
-
-def _positive(key: str, value: float) -> None:
-    if not value > 0:
-        raise InputError(f"config: {key}={value}; expected a number above 0")
+            positive(f"{key}.{name}", value)

@@ -40,7 +40,7 @@ def num_steps(plan: Plan, data: MixedDataModule) -> int:
     steps = 0
     for phase in plan.phases:
         data.begin(phase)
-        steps += sum(len(data.steps(epoch)) for epoch in range(phase.epochs))
+        steps += data.num_steps()
     return steps
 
 

@@ -5,19 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mtbert.config import Config, Recipe
 from mtbert.data.updates import TaskRows, Update
+from mtbert.gradients import UncertaintyWeights, find_surgery
 from mtbert.losses import Loss
 from mtbert.model.encoder import BertEncoder
 from mtbert.model.heads import share_first_linears
-from mtbert.optim import build_optimizer
+from mtbert.model.lora import add_lora, merge_lora, merged_state_dict
+from mtbert.optim import build_lr_schedule, build_optimizer
 from mtbert.plan import Phase
+from mtbert.regularizers import Rows, find_regularizers
 from mtbert.seeding import derive
 from mtbert.tasks import Task, find_loss, find_task
 
@@ -61,7 +67,13 @@ class MultitaskModule(LightningModule):
         super().__init__()
         self.encoder, self.heads = encoder, heads
         self.tasks, self.losses, self.config = dict(tasks), dict(losses), config
+        self.regularizers = find_regularizers(config.methods)
+        self.surgery = None if config.methods.gradients == "sum" else find_surgery(config.methods.gradients)
+        self.weighting: UncertaintyWeights | None = None
+        self.average: AveragedModel | None = None
+        self.parts: list[Tensor] = []  # the step's loss, task by task, between the two passes
         self.phase: Phase | None = None
+        self.num_steps = 0
         self.embeddings: Tensor | None = None
         self.evaluation = Evaluation()
         self.metrics: dict[str, float] = {}
@@ -70,12 +82,43 @@ class MultitaskModule(LightningModule):
     def recipe(self) -> Recipe:
         return self.config.recipe
 
-    def begin(self, phase: Phase) -> None:
-        """Fix and free parameters as the phase says; forget embeddings of an earlier one."""
-        self.phase, self.embeddings = phase, None
+    def begin(self, phase: Phase, num_steps: int) -> None:
+        """Fix and free parameters as the phase of ``num_steps`` says; forget embeddings of an earlier one.
+
+        Until ``end`` the module also has what only training needs: adapters, averaged weights, loss weights.
+        """
+        self.end()
+        self.phase, self.num_steps, self.embeddings = phase, num_steps, None
         self.encoder.requires_grad_("encoder" not in phase.freeze)
         self.heads.requires_grad_("heads" not in phase.freeze)
+        methods = self.config.methods
+        if methods.lora.rank > 0 and "encoder" not in phase.freeze:
+            add_lora(self.encoder, methods.lora, derive(self.config.seed, phase.name, "lora"))
+        if methods.weighting == "uncertainty":
+            self.weighting = UncertaintyWeights(self.tasks)
+        if methods.ema > 0:
+            self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(methods.ema))
+            self.average.requires_grad_(False)
         self.train(self.training)
+
+    def end(self) -> None:
+        """Be encoder and heads alone again, as they were trained last."""
+        merge_lora(self.encoder)
+        self.weighting = self.average = None
+
+    @property
+    def model(self) -> nn.ModuleDict:
+        """Encoder and heads, as they are trained."""
+        return nn.ModuleDict({"encoder": self.encoder, "heads": self.heads})
+
+    @property
+    def evaluated(self) -> nn.ModuleDict:
+        """Encoder and heads, as they are evaluated: averaged where the config says so."""
+        return self.model if self.average is None else cast(nn.ModuleDict, self.average.module)
+
+    def exported(self) -> dict[str, Tensor]:
+        """The evaluated weights of encoder and heads under their plain names, adapters merged."""
+        return merged_state_dict(self.evaluated)
 
     def train(self, mode: bool = True) -> MultitaskModule:
         """As usual, but a fixed encoder without dropout stays in evaluation mode."""
@@ -84,44 +127,87 @@ class MultitaskModule(LightningModule):
             self.encoder.eval()
         return self
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         assert self.phase is not None
-        return build_optimizer(self, self.phase.lr, self.config.optimizer, self.recipe.uncorrected_epsilon)
+        config = self.config.optimizer
+        optimizer = build_optimizer(self, self.phase.lr, config, self.recipe.uncorrected_epsilon)
+        if (schedule := build_lr_schedule(optimizer, config, self.num_steps)) is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def embed_sequences(self, update: Update) -> Float[Tensor, "sequences hidden"]:
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        if (limit := self.config.optimizer.clip_norm) is not None:
+            nn.utils.clip_grad_norm_(self.parameters(), limit)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+
+    def embed_sequences(
+        self, encoder: BertEncoder, update: Update, offset: Float[Tensor, "tokens hidden"] | None = None
+    ) -> Float[Tensor, "sequences hidden"]:
         """Sentence embeddings of an update, in its order: one encoder pass, or a look-up."""
         if self.embeddings is not None:
             return self.embeddings[update.sequence_ids]
-        assert update.packed is not None
-        return self.encoder(update.packed)
+        packed = update.packed
+        assert packed is not None
+        if offset is None:
+            return encoder(packed)
+        return encoder.pool(encoder.encode(encoder.embed(packed) + offset, packed), packed)
 
-    def forward(self, update: Update) -> dict[str, Float[Tensor, "rows ..."]]:
-        """Logits of every task in the update: ``rows x classes``, or ``rows`` where a task has one output."""
-        pooled = self.embed_sequences(update)
+    def forward(
+        self, update: Update, offset: Float[Tensor, "tokens hidden"] | None = None
+    ) -> dict[str, Float[Tensor, "rows ..."]]:
+        """Logits of every task in the update: ``rows x classes``, or ``rows`` where a task has one output.
+
+        ``offset`` is added to the tokens' embeddings, in packed order.
+        """
+        model: Any = self.model if self.training else self.evaluated
+        pooled = self.embed_sequences(model["encoder"], update, offset)
         split = pooled.split([task.num_sequences for task in update.tasks])
-        return {t.task: self.heads[t.task](part).squeeze(-1) for t, part in zip(update.tasks, split, strict=True)}
+        return {t.task: model["heads"][t.task](part).squeeze(-1) for t, part in zip(update.tasks, split, strict=True)}
 
     def training_step(self, update: Update, batch_idx: int = 0) -> dict[str, object]:
         """The step's loss; beside it each task's logits and row losses, for callbacks."""
         torch.manual_seed(update.seed)
         logits = self(update)
-        values = {task.task: self._row_losses(task, logits[task.task]) for task in update.tasks}
-        losses = {task.task: (task.coefficients * values[task.task]).sum() for task in update.tasks}
+        values = self.row_losses(update, logits)
+        losses = self._losses(update, logits, values)
+        self.parts = list((losses if self.weighting is None else self.weighting(losses)).values())
         return {
-            "loss": self.combine(losses),
+            "loss": torch.stack(self.parts).sum(),
             "losses": {name: loss.detach() for name, loss in losses.items()},
             "values": {name: value.detach() for name, value in values.items()},
             "logits": {name: output.detach() for name, output in logits.items()},
         }
+
+    def row_losses(self, update: Update, logits: Rows) -> dict[str, Float[Tensor, " rows"]]:
+        """The loss of every row of the update, unweighted, without regularisers."""
+        return {task.task: self._row_losses(task, logits[task.task]) for task in update.tasks}
 
     def _row_losses(self, task: TaskRows, logits: Tensor) -> Float[Tensor, " rows"]:
         definition = self.tasks[task.task]
         labels = task.labels.trunc() if self.recipe.integer_labels and definition.graded else task.labels
         return self.losses[task.task](logits, labels, definition.label_high)
 
-    def combine(self, losses: Mapping[str, Float[Tensor, ""]]) -> Float[Tensor, ""]:
-        """The seam where the tasks' losses become one: their sum (weights are in the coefficients already)."""
-        return torch.stack(list(losses.values())).sum()
+    def _losses(self, update: Update, logits: Rows, values: Rows) -> dict[str, Float[Tensor, ""]]:
+        """Each task's loss: its rows' losses and penalties, with the coefficients that the schedule gave them."""
+        rows = dict(values)
+        for regularizer in self.regularizers:
+            penalties = regularizer(self, update, logits)
+            rows = {name: value + penalties[name] for name, value in rows.items()}
+        return {task.task: (task.coefficients * rows[task.task]).sum() for task in update.tasks}
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """The seam where losses become gradients: those of the sum, or, where several tasks meet, surgery on each's."""
+        shared = [parameter for parameter in self.encoder.parameters() if parameter.requires_grad]
+        if self.surgery is None or len(self.parts) < 2 or not shared:
+            super().backward(loss, *args, **kwargs)
+        else:
+            known = set(shared)
+            self.surgery(self.parts, shared, [p for p in self.parameters() if p.requires_grad and p not in known])
+        self.parts = []
 
     def on_validation_epoch_start(self) -> None:
         self.evaluation = Evaluation()

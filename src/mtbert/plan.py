@@ -13,6 +13,7 @@ from mtbert.config import Config, DatasetConfig, PhaseConfig, present_phases
 from mtbert.data.sample import sample_folder
 from mtbert.errors import InputError, nearest
 from mtbert.imports import code_digests
+from mtbert.methods import MethodsConfig
 from mtbert.model.pretrained import resolve
 from mtbert.model.sources import cached_sha256
 from mtbert.results.record import RESULTS_VERSION
@@ -136,7 +137,7 @@ def _existing(path: Path) -> Path:
 
 
 def described(node: Any) -> dict[str, Any]:
-    """The fields of a config node, those of ``mtbert.config.added`` only where they are not at their default."""
+    """The fields of a config node, those of ``mtbert.fields.added`` only where they are not at their default."""
     values = dataclasses.asdict(node)
     return {
         f.name: values[f.name]
@@ -175,6 +176,7 @@ def _identity(
         "recipe": recipe,
         "phases": [dataclasses.asdict(phase) for phase in phases],
         "optimizer": described(config.optimizer),
+        **({} if config.methods == MethodsConfig() else {"methods": dataclasses.asdict(config.methods)}),
         "subset_seed": config.data.subset_seed,
         "shuffle": config.data.shuffle,
         **({} if config.data.holdout is None else {"holdout": config.data.holdout}),

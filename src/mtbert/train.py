@@ -101,14 +101,15 @@ def fit(
         loggers = build_loggers(plan, recorder.steps)
         for index, phase in enumerate(plan.phases[first:], start=first):
             data.begin(phase, recorder.epochs_of(phase), recorder.step)
-            module.begin(phase)
             if checkpoint is None:
                 if phase.start_from == "best" and recorder.best_index is not None:
                     load_weights(module, recorder.best)
                 recorder.begin(index, phase)
+            module.begin(phase, data.num_steps())
             trainer = build_trainer(plan, phase, loggers, [cache, FiniteLoss(), recorder, *callbacks, checkpoints])
             with _quiet():
                 _fit(trainer, module, data, checkpoint)
+            module.end()
             stop.check()
             checkpoint = None
 

@@ -1,0 +1,28 @@
+"""What the parts of the config's schema share: fields that came later, and checks of single values."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Any
+
+from mtbert.errors import InputError, nearest
+
+
+def added(default: Any) -> Any:
+    """A field that came after the first results: at its default it is left out of a run's identity, which stays."""
+    return field(default=default, metadata={"added": True})
+
+
+def one_of(key: str, value: str, options: Any) -> None:
+    if value not in options:
+        raise InputError(f"config: {key}={value} is not known{nearest(value, options)}")
+
+
+def positive(key: str, value: float) -> None:
+    if not value > 0:
+        raise InputError(f"config: {key}={value}; expected a number above 0")
+
+
+def within(key: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise InputError(f"config: {key}={value}; expected a number from {low:g} to {high:g}")
