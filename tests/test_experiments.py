@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,10 +40,10 @@ def test_thirteen_rows_and_final_are_distinct_runs(scale: str, rows: Path) -> No
     assert len(set(hashes.values())) == 14, hashes
 
 
-@pytest.mark.parametrize("group", ["deviation", "design", "single_task", "lr", "batch", "method"])
+@pytest.mark.parametrize("group", ["deviation", "design", "single_task", "lr", "batch", "method", "best_without"])
 def test_every_variation_is_a_run_of_its_own(group: str, rows: Path) -> None:
     names = [f"{group}/{path.stem}" for path in sorted((conf_dir() / "experiment" / group).glob("*.yaml"))]
-    on = ["00_baseline", "04_cut_para", "10_round_robin", "12_frozen_encoder"]
+    on = ["00_baseline", "04_cut_para", "10_round_robin", "12_frozen_encoder", "best"]
     hashes = {name: plan(name, "quick", rows).hash for name in [*names, *on]}
     assert len(set(hashes.values())) == len(names) + len(on), hashes
 
@@ -70,6 +71,32 @@ def test_a_task_alone_keeps_its_rows_and_epochs(rows: Path) -> None:
         assert list(alone.checksums) == [dataset]
         assert alone.config.tasks[task] == whole.config.tasks[task]
         assert alone.phases == whole.phases
+
+
+def test_each_part_of_best_is_taken_out_alone() -> None:
+    """Each file of ``best_without/`` takes keys of its own back to the baseline; together they are ``best``."""
+    best, baseline = (flat(compose([f"experiment={name}", "name=x"])) for name in ("best", "00_baseline"))
+    removed = set()
+    for path in sorted((conf_dir() / "experiment" / "best_without").glob("*.yaml")):
+        without = flat(compose([f"experiment=best_without/{path.stem}", "name=x"]))
+        changed = {key for key in best.keys() | without.keys() if best.get(key) != without.get(key)}
+        assert changed, path
+        assert all(without.get(key) in (baseline.get(key), "product") for key in changed), path
+        assert not changed & removed, path
+        removed |= changed
+    kept = {key for key in best if best[key] != baseline.get(key)} - removed
+    assert kept == {"lr", "heads.dropout"}
+
+
+def flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    """``a.b.c`` of everything in a config."""
+    if is_dataclass(node) and not isinstance(node, type):
+        node = {f.name: getattr(node, f.name) for f in fields(node)}
+    if not isinstance(node, dict):
+        return {prefix: node}
+    return {
+        name: value for key, inner in node.items() for name, value in flat(inner, f"{prefix}.{key}".strip(".")).items()
+    }
 
 
 def test_what_was_added_later_leaves_older_runs_their_identity(rows: Path) -> None:

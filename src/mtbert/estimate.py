@@ -46,11 +46,12 @@ def num_steps(plan: Plan, data: MixedDataModule) -> int:
 
 def operations(plan: Plan, data: MixedDataModule) -> float:
     """Floating point operations of a run: 6 for each encoder weight and token trained, 2 for each evaluated."""
-    parameters = encoder_parameters(plan)
+    parameters, methods = encoder_parameters(plan), plan.config.methods
+    passes = 1 + (methods.r_drop > 0) + (methods.smart.weight > 0) * (1 + methods.smart.ascents)
     dev = sum(int(table.num_tokens().sum()) for (split, _), table in data.tables.items() if split == "dev")
     trained = sum(_trained_tokens(data, phase) for phase in plan.phases)
     evaluated = sum(dev * (1 if phase.cached else phase.epochs) for phase in plan.phases)
-    return parameters * (6.0 * trained + 2.0 * evaluated)
+    return parameters * (6.0 * passes * trained + 2.0 * evaluated)
 
 
 def _trained_tokens(data: MixedDataModule, phase: Phase) -> float:
