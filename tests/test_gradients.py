@@ -24,7 +24,7 @@ def test_uncertainty_weights_are_those_of_kendall_et_al() -> None:
     weights = UncertaintyWeights(TASKS)
     losses = {"sst": torch.tensor(1.5), "sts": torch.tensor(0.7)}
     start = weights(losses)
-    assert {name: float(loss) for name, loss in start.items()} == pytest.approx({"sst": 1.5, "sts": 0.35})
+    assert {name: float(loss.detach()) for name, loss in start.items()} == pytest.approx({"sst": 1.5, "sts": 0.35})
     sigma = {"sst": 1.3, "sts": 0.6}
     for name, value in sigma.items():
         weights.log_variances[name].data = torch.tensor(2 * math.log(value))
@@ -32,7 +32,7 @@ def test_uncertainty_weights_are_those_of_kendall_et_al() -> None:
         "sst": 1.5 / 1.3**2 + math.log(1.3),  # L / sigma^2 + log sigma
         "sts": 0.7 / (2 * 0.6**2) + math.log(0.6),  # L / (2 sigma^2) + log sigma
     }
-    assert {name: float(loss) for name, loss in weights(losses).items()} == pytest.approx(expected)
+    assert {name: float(loss.detach()) for name, loss in weights(losses).items()} == pytest.approx(expected)
 
 
 def test_every_name_in_the_config_is_an_aggregator() -> None:

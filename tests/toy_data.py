@@ -26,11 +26,13 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
     return path
 
 
-def encoder_folder(folder: Path) -> Path:
-    """An encoder whose vocabulary is ``WORDS``; it has no weights to load."""
+def encoder_folder(folder: Path, *words: str) -> Path:
+    """An encoder whose vocabulary is ``WORDS`` and some more; it has no weights to load."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps({"model_type": "bert", "vocab_size": len(WORDS)} | SHAPE))
-    (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
+    (folder / "config.json").write_text(
+        json.dumps({"model_type": "bert", "vocab_size": len(WORDS) + len(words)} | SHAPE)
+    )
+    (folder / "vocab.txt").write_text("\n".join([*WORDS, *words]) + "\n")
     (folder / "model.safetensors").write_bytes(b"none")
     return folder
 
@@ -45,8 +47,8 @@ SHAPE = {
 }
 
 
-def encoder_files(folder: Path) -> EncoderFiles:
-    return resolve(EncoderConfig(name="toy", source=f"folder:{encoder_folder(folder)}"))
+def encoder_files(folder: Path, *words: str) -> EncoderFiles:
+    return resolve(EncoderConfig(name="toy", source=f"folder:{encoder_folder(folder, *words)}"))
 
 
 def single(**label: object) -> DatasetConfig:

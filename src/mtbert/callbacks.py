@@ -154,8 +154,9 @@ class Recorder(Callback):
         self, trainer: Trainer, pl_module: MultitaskModule, outputs: dict[str, Any], batch: Update, batch_idx: int
     ) -> None:
         self.step = batch_idx + 1
+        for name, values in outputs["values"].items():
+            self._values[name].append(values)
         for task in batch.tasks:
-            self._values[task.task].append(outputs["values"][task.task])
             if pl_module.config.train_metrics == "running":
                 self._logits[task.task].append((outputs["logits"][task.task], task.labels))
 

@@ -22,6 +22,7 @@ SPLITS = ("train", "dev", "test")
 POOLINGS = ("pooler", "cls", "mean")
 FREEZABLE = ("encoder", "heads")
 STARTS = ("last", "best")
+OBJECTIVES = ("tasks", "masked_lm")
 TRAIN_METRICS = ("epoch", "running", "off")
 KEEPS = ("none", "best", "all")
 TEXTS = ("sentence", "pair")
@@ -136,6 +137,7 @@ class PhaseConfig:
     batch_size: int | None = None
     freeze: list[str] = field(default_factory=list)  # encoder, heads
     start_from: str = "last"  # last | best weights so far
+    objective: str = "tasks"  # tasks | masked_lm: telling masked tokens of the tasks' own texts
 
 
 @dataclass
@@ -290,9 +292,10 @@ def _check_dataset(key: str, dataset: DatasetConfig, config: Config) -> None:
 
 def _check_phase(key: str, phase: PhaseConfig) -> None:
     one_of(f"{key}.start_from", phase.start_from, STARTS)
+    one_of(f"{key}.objective", phase.objective, OBJECTIVES)
     for part in phase.freeze:
         one_of(f"{key}.freeze", part, FREEZABLE)
-    if set(phase.freeze) == set(FREEZABLE):
+    if set(phase.freeze) == set(FREEZABLE) or (phase.objective == "masked_lm" and "encoder" in phase.freeze):
         raise InputError(f"config: {key}.freeze leaves nothing to train")
     for name in ("epochs", "batch_size", "lr"):
         if (value := getattr(phase, name)) is not None:

@@ -57,7 +57,7 @@ def operations(plan: Plan, data: MixedDataModule) -> float:
 def _trained_tokens(data: MixedDataModule, phase: Phase) -> float:
     """Tokens that the encoder sees in training; a fixed one without dropout sees every row once, forward only."""
     data.begin(phase)
-    tokens = {task: data.tables["train", task].num_tokens() for task in data.tasks}
+    tokens = {task: table.num_tokens() for task, table in data.training_tables().items()}
     if phase.cached:
         return sum(float(each.sum()) for each in tokens.values()) / 3
     steps = data.steps(0)

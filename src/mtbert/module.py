@@ -15,16 +15,18 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mtbert.config import Config, Recipe
+from mtbert.data.masking import TEXT, MaskedUpdate
 from mtbert.data.updates import TaskRows, Update
 from mtbert.gradients import UncertaintyWeights, find_surgery
 from mtbert.losses import Loss
 from mtbert.model.encoder import BertEncoder
 from mtbert.model.heads import share_first_linears
 from mtbert.model.lora import add_lora, merge_lora, merged_state_dict
+from mtbert.model.masked_lm import MaskedLmHead
 from mtbert.optim import build_lr_schedule, build_optimizer
 from mtbert.plan import Phase
 from mtbert.regularizers import Rows, find_regularizers
-from mtbert.seeding import derive
+from mtbert.seeding import torch_seeded
 from mtbert.tasks import Task, find_loss, find_task
 
 Key = tuple[str, str]  # split, task
@@ -71,6 +73,7 @@ class MultitaskModule(LightningModule):
         self.surgery = None if config.methods.gradients == "sum" else find_surgery(config.methods.gradients)
         self.weighting: UncertaintyWeights | None = None
         self.average: AveragedModel | None = None
+        self.masked_lm: MaskedLmHead | None = None
         self.parts: list[Tensor] = []  # the step's loss, task by task, between the two passes
         self.phase: Phase | None = None
         self.num_steps = 0
@@ -85,15 +88,19 @@ class MultitaskModule(LightningModule):
     def begin(self, phase: Phase, num_steps: int) -> None:
         """Fix and free parameters as the phase of ``num_steps`` says; forget embeddings of an earlier one.
 
-        Until ``end`` the module also has what only training needs: adapters, averaged weights, loss weights.
+        Until ``end`` the module also has what only training needs: adapters, averaged weights, loss weights,
+        the output layer of masked-LM training.
         """
         self.end()
         self.phase, self.num_steps, self.embeddings = phase, num_steps, None
         self.encoder.requires_grad_("encoder" not in phase.freeze)
         self.heads.requires_grad_("heads" not in phase.freeze)
         methods = self.config.methods
-        if methods.lora.rank > 0 and "encoder" not in phase.freeze:
-            add_lora(self.encoder, methods.lora, derive(self.config.seed, phase.name, "lora"))
+        with torch_seeded(self.config.seed, phase.name, "begin"):
+            if methods.lora.rank > 0 and "encoder" not in phase.freeze:
+                add_lora(self.encoder, methods.lora)
+            if phase.objective == "masked_lm":
+                self.masked_lm = MaskedLmHead(self.encoder.config)
         if methods.weighting == "uncertainty":
             self.weighting = UncertaintyWeights(self.tasks)
         if methods.ema > 0:
@@ -104,7 +111,7 @@ class MultitaskModule(LightningModule):
     def end(self) -> None:
         """Be encoder and heads alone again, as they were trained last."""
         merge_lora(self.encoder)
-        self.weighting = self.average = None
+        self.weighting = self.average = self.masked_lm = None
 
     @property
     def model(self) -> nn.ModuleDict:
@@ -171,6 +178,8 @@ class MultitaskModule(LightningModule):
     def training_step(self, update: Update, batch_idx: int = 0) -> dict[str, object]:
         """The step's loss; beside it each task's logits and row losses, for callbacks."""
         torch.manual_seed(update.seed)
+        if isinstance(update, MaskedUpdate):
+            return self._masked_step(update)
         logits = self(update)
         values = self.row_losses(update, logits)
         losses = self._losses(update, logits, values)
@@ -181,6 +190,13 @@ class MultitaskModule(LightningModule):
             "values": {name: value.detach() for name, value in values.items()},
             "logits": {name: output.detach() for name, output in logits.items()},
         }
+
+    def _masked_step(self, update: MaskedUpdate) -> dict[str, object]:
+        """Mean cross entropy of the masked tokens; their losses stand for those of rows."""
+        assert self.masked_lm is not None
+        values = self.masked_lm.losses(self.encoder, update)
+        self.parts = [loss := values.mean()]
+        return {"loss": loss, "losses": {TEXT: loss.detach()}, "values": {TEXT: values.detach()}, "logits": {}}
 
     def row_losses(self, update: Update, logits: Rows) -> dict[str, Float[Tensor, " rows"]]:
         """The loss of every row of the update, unweighted, without regularisers."""
@@ -261,8 +277,7 @@ class MultitaskModule(LightningModule):
 
 def build_heads(config: Config, tasks: Mapping[str, Task], hidden_size: int) -> nn.ModuleDict:
     """Freshly drawn heads; which numbers they start from depends on the seed alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(config.seed, "heads"))
+    with torch_seeded(config.seed, "heads"):
         heads = nn.ModuleDict(
             {name: task.head(hidden_size, task.num_outputs, config.heads.dropout) for name, task in tasks.items()}
         )

@@ -12,6 +12,7 @@ from typing import Any
 from mtbert.config import Config, DatasetConfig, PhaseConfig, present_phases
 from mtbert.data.sample import sample_folder
 from mtbert.errors import InputError, nearest
+from mtbert.fields import added
 from mtbert.imports import code_digests
 from mtbert.methods import MethodsConfig
 from mtbert.model.pretrained import resolve
@@ -32,6 +33,7 @@ class Phase:
     freeze: tuple[str, ...]
     start_from: str
     encoder_dropout: bool
+    objective: str = added("tasks")
 
     @property
     def cached(self) -> bool:
@@ -111,6 +113,7 @@ def _phase(config: Config, name: str, phase: PhaseConfig) -> Phase:
         lr=inherited("lr") * config.scale.lr,
         freeze=tuple(sorted(phase.freeze)),
         start_from=phase.start_from,
+        objective=phase.objective,
         encoder_dropout=config.recipe.frozen_dropout and has_dropout if fixed else True,
     )
 
@@ -174,7 +177,7 @@ def _identity(
         "tasks": list(tasks.items()),
         "heads": described(config.heads),
         "recipe": recipe,
-        "phases": [dataclasses.asdict(phase) for phase in phases],
+        "phases": [described(phase) for phase in phases],
         "optimizer": described(config.optimizer),
         **({} if config.methods == MethodsConfig() else {"methods": dataclasses.asdict(config.methods)}),
         "subset_seed": config.data.subset_seed,

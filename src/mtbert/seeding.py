@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -16,3 +18,13 @@ def derive(*parts: int | str) -> int:
 def generator(*parts: int | str) -> np.random.Generator:
     """A numpy generator seeded by ``derive(*parts)``."""
     return np.random.Generator(np.random.PCG64(derive(*parts)))
+
+
+@contextmanager
+def torch_seeded(*parts: int | str) -> Iterator[None]:
+    """Inside, what torch draws on the CPU comes from ``derive(*parts)``; afterwards it goes on from where it was."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(*parts))
+        yield

@@ -96,7 +96,7 @@ def _evaluate_in_file_order(contestant: Peer, table: Table, _: int) -> None:
 def frozen(bench: Bench) -> list[Figure]:
     """Training the heads over a fixed encoder, whose outputs are kept, against computing them in every epoch."""
     ours, workload = Ours(bench.workload), bench.workload
-    ours.module.begin(replace(workload.data.phase, freeze=("encoder",), encoder_dropout=False))
+    ours.module.begin(replace(workload.data.phase, freeze=("encoder",), encoder_dropout=False), num_steps=1)
     dev = workload.dev.take(np.arange(len(workload.dev) // 3)).numbered(workload.train.num_sequences)
     tables, max_tokens = {("train", TASK): workload.train, ("dev", TASK): dev}, workload.config.trainer.eval_tokens
     batches = workload.batches(workload.config.batch_size)

@@ -15,6 +15,7 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Sampler
 
 from mtbert.config import Config
+from mtbert.data.masking import TEXT, MaskedUpdates, text_table
 from mtbert.data.schedules import Sequential, Step, TaskBatches, build_schedule
 from mtbert.data.table import SpecialTokens, Table
 from mtbert.data.tokens import Prepared, prepare
@@ -126,7 +127,7 @@ class DatasetModule(LightningDataModule):
             )
 
     def _table(self, part: Prepared) -> Table:
-        special = SpecialTokens(self.files.cls_id, self.files.sep_id, self.config.encoder.max_length)
+        special = special_tokens(self.files, self.config)
         return Table.build(part.ids, part.labels, part.sentences, self.task.num_sequences, special)
 
     def train_dataloader(self) -> DataLoader[Update]:
@@ -159,6 +160,7 @@ class MixedDataModule(LightningDataModule):
         super().__init__()
         self.config = config
         self.datasets = {dataset.name: dataset for dataset in datasets}
+        self.files = datasets[0].files
         fed = {dataset.dataset.task for dataset in datasets}
         self.tasks = [task for task in config.tasks if task in fed]
         self.tables: dict[tuple[str, str], Table] = {}
@@ -235,22 +237,25 @@ class MixedDataModule(LightningDataModule):
         first_epoch, first_step = self.first
         return self._loader(self.training_updates(epoch), first_step if epoch == first_epoch else 0)
 
-    def training_updates(self, epoch: int) -> TrainingUpdates:
+    def training_updates(self, epoch: int) -> TrainingUpdates | MaskedUpdates:
         """The updates of one epoch (from 0) of the current phase; update ``i`` does not depend on those before it."""
         phase, config = self.phase, self.config
-        steps, tables = self.steps(epoch), self._training_tables()
+        steps, tables = self.steps(epoch), self.training_tables()
+        seeds = [derive(config.seed, phase.name, epoch, step) for step in range(len(steps))]
+        if phase.objective == "masked_lm":
+            return MaskedUpdates(self.texts, steps, seeds, self.files)
         return TrainingUpdates(
             tables=tables,
             steps=steps,
             reductions={task: self._reduction(task) for task in tables},
             weights={task: config.tasks[task].weight for task in tables},
-            seeds=[derive(config.seed, phase.name, epoch, step) for step in range(len(steps))],
+            seeds=seeds,
             packed=not phase.cached,
         )
 
     def steps(self, epoch: int) -> list[Step]:
         """What the phase's schedule draws in an epoch."""
-        phase, batches = self.phase, {task: self._batches(task, epoch) for task in self._training_tables()}
+        phase, batches = self.phase, {task: self._batches(task, epoch) for task in self.training_tables()}
         seed = derive(self.config.seed, phase.name, "schedule")
         schedule = build_schedule(phase.schedule, seed=seed, epochs=phase.epochs)
         return schedule.steps(epoch, batches)[: self.config.trainer.max_steps]
@@ -259,11 +264,19 @@ class MixedDataModule(LightningDataModule):
         """Optimiser steps of the current phase, over all its epochs."""
         return sum(len(self.steps(epoch)) for epoch in range(self.phase.epochs))
 
-    def _training_tables(self) -> dict[str, Table]:
+    def training_tables(self) -> dict[str, Table]:
+        """What the phase's schedule draws from, by task."""
+        if self.phase.objective == "masked_lm":
+            return {TEXT: self.texts}
         return {task: self.tables["train", task] for task in self.tasks if ("train", task) in self.tables}
 
+    @cached_property
+    def texts(self) -> Table:
+        """The sentences that masked-LM training reads."""
+        return text_table(self.tables, special_tokens(self.files, self.config))
+
     def _batches(self, task: str, epoch: int) -> TaskBatches:
-        phase, config, num_rows = self.phase, self.config, len(self.tables["train", task])
+        phase, config, num_rows = self.phase, self.config, len(self.training_tables()[task])
 
         def order(shuffle: int) -> Int[np.ndarray, " rows"]:
             if not config.data.shuffle:
@@ -305,6 +318,10 @@ class From(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         return iter(range(self.first, self.total))
+
+
+def special_tokens(files: EncoderFiles, config: Config) -> SpecialTokens:
+    return SpecialTokens(files.cls_id, files.sep_id, config.encoder.max_length)
 
 
 def some_rows(total: int, count: int, config: Config, *key: str) -> Int[np.ndarray, " chosen"]:

@@ -25,15 +25,13 @@ class LowRank(nn.Module):
         return weight + self.scale * (self.up @ self.down).flatten(0, 1)
 
 
-def add_lora(encoder: BertEncoder, config: LoraConfig, seed: int) -> None:
+def add_lora(encoder: BertEncoder, config: LoraConfig) -> None:
     """Leave nothing of the encoder to train but a low-rank change of query, key, value and output projections."""
     encoder.requires_grad_(False)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for attention in [module for module in encoder.modules() if isinstance(module, Attention)]:
-            for linear, parts in ((attention.qkv, 3), (attention.output, 1)):
-                change = LowRank(linear.weight, parts, config).to(linear.weight.device)
-                parametrize.register_parametrization(linear, "weight", change)
+    for attention in [module for module in encoder.modules() if isinstance(module, Attention)]:
+        for linear, parts in ((attention.qkv, 3), (attention.output, 1)):
+            change = LowRank(linear.weight, parts, config).to(linear.weight.device)
+            parametrize.register_parametrization(linear, "weight", change)
 
 
 def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:

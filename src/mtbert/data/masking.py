@@ -1,0 +1,100 @@
+"""Masked-LM training (Devlin et al. 2019, task 1) on the sentences of the tasks' own training rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from mtbert.data.schedules import Step
+from mtbert.data.table import SpecialTokens, Table
+from mtbert.data.tokens import Ragged
+from mtbert.data.updates import Update, build_update, task_rows
+from mtbert.model.sources import EncoderFiles
+from mtbert.seeding import generator
+
+TEXT = "text"  # what stands in a schedule in the place of tasks
+SHARE, AS_MASK, AS_RANDOM = 0.15, 0.8, 0.1  # of all tokens; of those chosen: what is read in their place
+
+
+@dataclass(frozen=True)
+class MaskedUpdate(Update):
+    """A step whose tokens at ``positions`` (in packed order) are to be told from the others; no task's rows."""
+
+    positions: Int[Tensor, " chosen"]
+    targets: Int[Tensor, " chosen"]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> MaskedUpdate:
+        assert self.packed is not None
+        moved = {name: getattr(self, name).to(device, non_blocking=non_blocking) for name in ("positions", "targets")}
+        return replace(self, packed=self.packed.to(device, non_blocking=non_blocking), **moved)
+
+
+def text_table(tables: Mapping[tuple[str, str], Table], special: SpecialTokens) -> Table:
+    """Every sentence of training rows once, each a sequence of its own; none that dev or test rows have too."""
+    held_out, texts = set[bytes](), dict[bytes, None]()
+    for (split, _), table in tables.items():
+        if split == "train":
+            texts |= dict.fromkeys(_sentences(table, special))
+        else:
+            held_out.update(_sentences(table, special))
+    rows = [np.frombuffer(text, dtype=np.int32) for text in texts if text and text not in held_out]
+    flat = np.concatenate(rows) if rows else np.empty(0, dtype=np.int32)
+    sentences = Ragged.of_lengths(flat, np.array([len(row) for row in rows], dtype=np.int64))
+    return Table.build([str(row) for row in range(len(rows))], None, [sentences], 1, special)
+
+
+def _sentences(table: Table, special: SpecialTokens) -> Iterator[bytes]:
+    """The token ids of each sentence, those of joined pairs apart, without special tokens."""
+    for side in table.sequences:
+        for row in range(len(side)):
+            ids = side[row][1:-1].astype(np.int32)
+            for part in np.split(ids, np.flatnonzero(ids == special.sep)):
+                yield part[part != special.sep].tobytes()
+
+
+class MaskedUpdates(Dataset[MaskedUpdate]):
+    """The updates of an epoch of masked-LM training, one for each step of a schedule."""
+
+    def __init__(self, table: Table, steps: Sequence[Step], seeds: Sequence[int], files: EncoderFiles) -> None:
+        self.table, self.steps, self.seeds = table, steps, seeds
+        self.mask_id, self.vocab_size = files.special_id("[MASK]"), len(files.vocabulary)
+        self.special = (files.cls_id, files.sep_id)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __getitem__(self, step: int) -> MaskedUpdate:
+        rows = np.concatenate([batch for draw in self.steps[step] for batch in draw.batches])
+        part = task_rows(TEXT, "train", self.table, rows, np.zeros(len(rows)), [rows])
+        update = build_update([(self.table, part)], self.seeds[step], packed=True)
+        assert update.packed is not None
+        ids = update.packed.input_ids.numpy()
+        masked, positions = self._mask(ids, generator(update.seed, "mask"))
+        return MaskedUpdate(
+            packed=replace(update.packed, input_ids=torch.from_numpy(masked)),
+            sequence_ids=update.sequence_ids,
+            tasks=(),
+            seed=update.seed,
+            positions=torch.from_numpy(positions),
+            targets=torch.from_numpy(ids[positions]),
+        )
+
+    def _mask(
+        self, ids: Int[np.ndarray, " tokens"], draw: np.random.Generator
+    ) -> tuple[Int[np.ndarray, " tokens"], Int[np.ndarray, " chosen"]]:
+        """What is read, and where it is to be told: at ``SHARE`` of all tokens but special ones, at one at least."""
+        words = np.flatnonzero(~np.isin(ids, self.special))
+        chosen = words[draw.random(len(words)) < SHARE]
+        if len(chosen) == 0:
+            chosen = draw.choice(words, size=1)
+        fate, masked = draw.random(len(chosen)), ids.copy()
+        masked[chosen[fate < AS_MASK]] = self.mask_id
+        other = chosen[fate >= 1 - AS_RANDOM]
+        masked[other] = draw.integers(self.vocab_size, size=len(other))
+        return masked, chosen
