@@ -44,6 +44,8 @@ def test_ours_and_every_peer_have_the_same_losses_and_scores(workload: Workload,
     ours, peers = (contestant.evaluate(workload.dev, 256) for contestant in contestants)
     torch.testing.assert_close(ours, peers, atol=1e-4, rtol=0)
     torch.testing.assert_close(contestants[1].evaluate_in_file_order(workload.dev), peers, atol=1e-4, rtol=0)
+    for contestant in contestants:
+        torch.testing.assert_close(contestant.predict(workload.dev_texts()), peers, atol=1e-4, rtol=0)
 
 
 def test_the_smallest_bench_measures_everything(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:

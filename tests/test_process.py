@@ -8,7 +8,7 @@ import sys
 from mtbert.process import prepare
 prepare()
 import mtbert.train
-heavy = {"transformers", "scipy.signal", "scipy.stats", "matplotlib.axes", "sklearn"} & set(sys.modules)
+heavy = {"transformers", "scipy.signal", "scipy.stats", "matplotlib.axes", "pandas"} & set(sys.modules)
 assert not heavy, heavy
 import torch
 from mtbert.tasks import TASKS

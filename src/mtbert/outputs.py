@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -20,6 +20,9 @@ from mtbert.plan import Plan
 from mtbert.results.leaderboard import leaderboard_name, write_leaderboard
 from mtbert.tasks import Task
 
+if TYPE_CHECKING:  # half a second, which the start of a run need not wait for
+    import pandas as pd
+
 
 def write_outputs(plan: Plan, data: MixedDataModule, module: MultitaskModule, recorder: Recorder) -> None:
     """Write ``predictions/``; ``module`` holds the best weights.
@@ -27,6 +30,8 @@ def write_outputs(plan: Plan, data: MixedDataModule, module: MultitaskModule, re
     Raises:
         InputError: the best weights predict what is not a number.
     """
+    import pandas as pd
+
     folder, best = plan.directory / "predictions", recorder.best_index or 0
     for name, task in module.tasks.items():
         table, epochs = data.tables["dev", name], recorder.dev_logits[name]
@@ -58,6 +63,8 @@ def predictions(task: Task, logits: Float[Tensor, "rows ..."]) -> pd.DataFrame:
     The prediction is a class (PARA: 0 or 1), or a degree where the task is graded. The score is what it comes from:
     ``label_high * sigmoid(logit)``, or the probability of the likeliest class.
     """
+    import pandas as pd
+
     logits = logits.float()
     if task.classification:
         probabilities = logits.softmax(-1)
@@ -88,6 +95,8 @@ def evaluate(
 
 def _scores(task: Task, logits: Tensor) -> pd.Series:
     """The column of an epoch: classes as whole numbers, all others exact to the last bit of their float32."""
+    import pandas as pd
+
     scores = task.score(logits)
     return pd.Series((scores.long() if task.classification else scores).numpy())
 

@@ -13,7 +13,7 @@ from mtbert.errors import InputError, nearest
 from mtbert.paths import atomic_write
 from mtbert.process import prepare
 
-MEASURES = ("step", "evaluation", "frozen", "overhead", "startup", "memory")
+MEASURES = ("step", "evaluation", "predict", "frozen", "overhead", "startup", "memory")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,7 @@ All start from the same weights, see the same rows, use the same head, loss and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import product
@@ -22,14 +22,16 @@ from mtbert.data.schedules import Draw
 from mtbert.data.table import Table
 from mtbert.data.updates import EvaluationUpdates, Reduction, TrainingUpdates, Update, length_batches
 from mtbert.errors import InputError, nearest
-from mtbert.model.pretrained import published_state_dict
+from mtbert.model.pretrained import load_tokenizer, published_state_dict
 from mtbert.module import MultitaskModule, build_module
 from mtbert.optim import build_optimizer
 from mtbert.outputs import evaluate
+from mtbert.predictor import Predictor
 from mtbert.runtime import find_runtime
 
 FILE_ORDER_ROWS = 32  # rows of a padded batch where rows come in file order
 Rows = Int[np.ndarray, " rows"]
+TokenIds = Int[np.ndarray, " length"]
 
 
 class Contestant(Protocol):
@@ -43,6 +45,9 @@ class Contestant(Protocol):
 
     def evaluate(self, table: Table, max_tokens: int) -> Float[Tensor, " rows"]:
         """Logits of all rows, cutting and padding or packing included."""
+
+    def predict(self, texts: Sequence[list[str]]) -> Float[Tensor, " rows"]:
+        """Logits of texts, one list for each side, tokenising included."""
 
 
 class Ours:
@@ -71,6 +76,15 @@ class Ours:
         runtime, batches = self.workload.runtime, EvaluationUpdates({("dev", TASK): table}, max_tokens, packed=True)
         updates = (batches[index] for index in range(len(batches)))
         logits = evaluate(self.module, updates, runtime.accelerator, runtime.precision)["dev", TASK]
+        self.module.train()
+        return logits
+
+    def predict(self, texts: Sequence[list[str]]) -> Float[Tensor, " rows"]:
+        """Texts in file order, as ``mtbert predict`` scores them."""
+        runtime = self.workload.runtime
+        predictor = Predictor(self.module, self.workload.files, runtime.accelerator, runtime.precision)
+        max_tokens = self.workload.config.trainer.eval_tokens
+        logits = predictor.logits(TASK, texts, max_tokens, lambda updates: (updates[i] for i in range(len(updates))))
         self.module.train()
         return logits
 
@@ -149,7 +163,8 @@ class Peer:
         table = self.workload.train
         assert table.labels is not None
         self.inputs = [
-            (self._padded(table, rows), torch.from_numpy(table.labels[rows]).to(self.device)) for rows in batches
+            (self._padded(table.input_ids(rows)), torch.from_numpy(table.labels[rows]).to(self.device))
+            for rows in batches
         ]
 
     def step(self, batch: int) -> Tensor:
@@ -163,25 +178,33 @@ class Peer:
 
     def evaluate(self, table: Table, max_tokens: int) -> Float[Tensor, " rows"]:
         """Rows of like length together, in batches of so many tokens."""
-        return self._evaluate(table, list(length_batches(table, max_tokens)))
+        batches = list(length_batches(table, max_tokens))
+        logits = self._scores(table.input_ids(rows) for rows in batches)
+        return logits[torch.from_numpy(np.argsort(np.concatenate(batches)))]
 
     def evaluate_in_file_order(self, table: Table) -> Float[Tensor, " rows"]:
-        return self._evaluate(table, np.array_split(np.arange(len(table)), -(-len(table) // FILE_ORDER_ROWS)))
+        batches = np.array_split(np.arange(len(table)), -(-len(table) // FILE_ORDER_ROWS))
+        return self._scores(table.input_ids(rows) for rows in batches)
+
+    def predict(self, texts: Sequence[list[str]]) -> Float[Tensor, " rows"]:
+        """Texts in file order, tokenised batch by batch."""
+        tokenizer, starts = load_tokenizer(self.workload.files), range(0, len(texts[0]), FILE_ORDER_ROWS)
+        batches = ([text for side in texts for text in side[start : start + FILE_ORDER_ROWS]] for start in starts)
+        return self._scores([np.array(e.ids) for e in tokenizer.encode_batch_fast(batch)] for batch in batches)
 
     @torch.inference_mode()
-    def _evaluate(self, table: Table, batches: list[Rows]) -> Float[Tensor, " rows"]:
-        for module in (self.model, self.head):
+    def _scores(self, batches: Iterable[list[TokenIds]]) -> Float[Tensor, " rows"]:
+        """Logits of batches in evaluation mode; of each all first sequences, then all second ones."""
+        modules = (self.model, self.head)
+        for module in modules:
             module.eval()
-        logits = torch.empty(len(table))
-        for rows in batches:
-            logits[torch.from_numpy(rows)] = self._logits(self._padded(table, rows)).float().cpu()
-        for module in (self.model, self.head):
+        logits = torch.cat([self._logits(self._padded(batch)).float().cpu() for batch in batches])
+        for module in modules:
             module.train()
         return logits
 
-    def _padded(self, table: Table, rows: Rows) -> list[dict[str, Tensor]]:
+    def _padded(self, sequences: list[TokenIds]) -> list[dict[str, Tensor]]:
         """The inputs of each pass: all first sentences and all second ones, or both in one."""
-        sequences = table.input_ids(rows)
         size = len(sequences) // self.setup.passes
         parts = [sequences[start : start + size] for start in range(0, len(sequences), size)]
         return [{name: tensor.to(self.device) for name, tensor in padded(part).items()} for part in parts]
@@ -200,7 +223,7 @@ class Peer:
         return (hidden_states * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)
 
 
-def padded(sequences: list[Int[np.ndarray, " length"]]) -> dict[str, Int[Tensor, "sequences width"]]:
+def padded(sequences: list[TokenIds]) -> dict[str, Int[Tensor, "sequences width"]]:
     """A padded batch as ``transformers`` takes it."""
     width = max(len(sequence) for sequence in sequences)
     ids, mask = np.zeros((2, len(sequences), width), dtype=np.int64)

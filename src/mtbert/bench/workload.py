@@ -15,6 +15,7 @@ from jaxtyping import Int
 from mtbert.compose import compose
 from mtbert.config import Config
 from mtbert.data.datamodule import DatasetModule, MixedDataModule, some_rows
+from mtbert.data.rows import read_rows
 from mtbert.data.table import Table
 from mtbert.model.encoder import BertConfig, BertEncoder
 from mtbert.model.pretrained import load_encoder
@@ -76,6 +77,14 @@ class Workload:
     @property
     def dev(self) -> Table:
         return self.data.tables["dev", TASK]
+
+    def dev_texts(self) -> list[list[str]]:
+        """The dev rows as text, normalised: a list for each side."""
+        dataset = self.data.datasets[DATASET]
+        (name,) = dataset.dataset.files["dev"]
+        rows = read_rows(dataset.folder / name, dataset.dataset, labelled=True)
+        chosen = some_rows(len(rows.ids), len(self.dev), self.config, DATASET, "dev")
+        return [[side[row] for row in chosen] for side in rows.sentences]
 
     def encoder(self) -> BertEncoder:
         """A fresh copy of what everybody starts from."""
