@@ -21,7 +21,7 @@ from mtbert.results.record import RunRecord, find_runs
 from mtbert.results.render import to_csv
 from mtbert.results.table import build_table
 from report_study import HOSTILE, study_of
-from synthetic_runs import record, store
+from synthetic_runs import measured, record, store
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -114,6 +114,26 @@ def test_only_failed_runs_are_a_page_too(tmp_path: Path) -> None:
     assert "No finished runs to draw" in render(runs)
 
 
+def test_verdicts_and_intervals_stand_where_predictions_do(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        for experiment, skill in (("00_baseline", 0.3), ("01_20_epochs", 0.9)):
+            measured(tmp_path, experiment, seed, skill)
+    html = render(find_runs(tmp_path))
+    table = html[html.index('<table id="results">') : html.index('id="claims"')]
+    assert re.search(r"\+0\.\d{3}\*<small> \+0\.\d{3} to \+0\.\d{3}</small>", table)  # a large gain is significant
+    claims = html[html.index('id="claims-table"') : html.index('id="figures"')]
+    first = claims[claims.index("[1] 20 epochs") - 60 :]
+    assert '<tr data-verdict="holds"><td class="better">holds</td>' in first
+    assert 'data-verdict="not run"' in claims
+
+
+def test_an_incomplete_factorial_is_told(tmp_path: Path) -> None:
+    measured(tmp_path, "factorial/none")
+    measured(tmp_path, "factorial/epochs")
+    html = render(find_runs(tmp_path))
+    assert "No verdicts: no finished runs of factorial/ with two measures or more" in html
+
+
 def test_config_differences_are_those_of_the_experiment() -> None:
     found = config_differences(compose(["experiment=00_baseline"]), compose(["experiment=10_round_robin", "seed=3"]))
     keys = {difference.key: (difference.baseline, difference.own) for difference in found}
@@ -175,6 +195,7 @@ def test_the_table_equals_the_csv(page: Any, study: Path) -> None:
     for row, line in zip(shown, lines, strict=True):
         for place, name in enumerate(("sst_acc", "para_acc", "sts_pearson", "average")):
             ours, difference, paper = row[1 + 3 * place : 4 + 3 * place]
+            difference = re.sub(r"\*?( \S+ to \S+)?$", "", difference)  # without its mark and interval
             sd = f" ±{float(line[f'{name}_sd']):.3f}" if line[f"{name}_sd"] else ""
             expected = line[name] if line["n"] == "0" or name not in line else _number(line[name])
             assert ours == expected + sd, (line["row"], name)
@@ -210,6 +231,15 @@ def test_rows_are_filtered(page: Any) -> None:
     assert [row[0][:4] for row in visible_rows(page)] == ["[10]", "[11]"]
     page.fill("#row-filter", "")
     assert len(visible_rows(page)) == 16
+
+
+def test_claims_are_filtered_by_verdict(page: Any) -> None:
+    lines = page.locator("#claims-table tbody tr")
+    page.select_option("#verdict-filter", "holds")
+    shown = [line for line in lines.all() if line.is_visible()]
+    assert all(line.get_attribute("data-verdict") == "holds" for line in shown)
+    page.select_option("#verdict-filter", "")
+    assert all(line.is_visible() for line in lines.all()) and lines.count() > 20
 
 
 def test_charts_show_the_rows_that_are_picked(page: Any) -> None:

@@ -29,10 +29,10 @@ def test_curves_are_means_over_seeds_with_their_range() -> None:
     curve = row.curve(COLUMNS[0])
     assert curve.mean == pytest.approx([0.35, 0.45])
     assert curve.low == pytest.approx([0.3, 0.4]) and curve.high == pytest.approx([0.4, 0.5])
-    assert row.best(COLUMNS[0]) == [0.4, 0.5]
+    assert row.cell(COLUMNS[0]).mean == pytest.approx(0.45)
     undefined = rows_of(record(figures=(0.4, 0.7, None)))["00_baseline"]
     assert undefined.curve(COLUMNS[2]).mean == [None, None]
-    assert undefined.mean(COLUMNS[3]) is None  # the average of three tasks needs all three
+    assert undefined.cell(COLUMNS[3]).mean is None  # the average of three tasks needs all three
 
 
 def test_gains_need_both_runs_and_the_sum_all_four() -> None:

@@ -18,10 +18,9 @@ from matplotlib.typing import LineStyleType
 
 from mtbert.figures.canvas import panels
 from mtbert.figures.palette import GREY, PAPER_COLOR, metric_color, tint
-from mtbert.results.cells import Column
+from mtbert.results.cells import AVERAGE_COLUMN, TASK_COLUMNS, Cell, Column
 from mtbert.results.measured import Gain, MeasuredRow
 from mtbert.results.paper import PaperRow, published_best, published_logs
-from mtbert.results.table import AVERAGE_COLUMN, TASK_COLUMNS
 
 COLUMNS = (*TASK_COLUMNS, AVERAGE_COLUMN)
 Line = Sequence[float | None]
@@ -90,8 +89,8 @@ def figure_8(rows: Mapping[str, MeasuredRow], papers: tuple[PaperRow, PaperRow])
                 if whose == "the paper":
                     _draw_paper_bar(axis, place, paper, column, hatch)
                 elif row := rows.get(paper.experiment):
-                    _bar(axis, place, row.mean(column), metric_color(column.metric), hatch)
-                    _whisker(axis, place, row.best(column))
+                    _bar(axis, place, row.cell(column).mean, metric_color(column.metric), hatch)
+                    _whisker(axis, place, row.cell(column))
         axis.set_xticks(range(len(TASK_COLUMNS)), [column.title.split()[0] for column in TASK_COLUMNS], fontsize=11)
         axis.set_title(whose, fontsize=12)
         axis.grid(axis="y", alpha=0.25)
@@ -105,7 +104,7 @@ def figure_8(rows: Mapping[str, MeasuredRow], papers: tuple[PaperRow, PaperRow])
 
 
 def figure_9(gains: Sequence[Gain]) -> Figure:
-    """Bars of the gain in dev average over the baseline: ours, the paper's, and the published logs'."""
+    """Bars of the gain in dev average over the baseline: ours with 95 % intervals, the paper's, the published logs'."""
     figure, (axes,) = panels(1, height=0.62 * len(gains) + 1.4)
     figure.set_size_inches(7.4, figure.get_figheight())
     color = metric_color(AVERAGE_COLUMN.metric)
@@ -118,7 +117,9 @@ def figure_9(gains: Sequence[Gain]) -> Figure:
             axes.text(0, place - 0.19, " not run", va="center", fontsize=10, color=GREY)
             continue
         axes.barh(place - 0.19, gain.ours, 0.36, color=color)
-        _number(axes, gain.ours, place - 0.19, gain.ours)
+        if gain.low is not None and gain.high is not None:
+            axes.plot([gain.low, gain.high], [place - 0.19] * 2, color=PAPER_COLOR, linewidth=2, marker="|")
+        _number(axes, _end(gain.ours, gain.low, gain.high), place - 0.19, gain.ours)
     axes.axvline(0, color=GREY, linewidth=1)
     axes.set_yticks(range(len(gains)), [gain.measure for gain in gains], fontsize=11)
     axes.invert_yaxis()
@@ -175,10 +176,16 @@ def _bar(axis: Axes, place: float, height: float | None, color: str, hatch: str 
     axis.annotate(f"{height:.2f}", (place, height), offset, textcoords="offset points", ha="center", fontsize=9)
 
 
-def _whisker(axis: Axes, place: float, seeds: Sequence[float]) -> None:
-    """From the lowest to the highest seed."""
-    if len(seeds) > 1:
-        axis.plot([place, place], [min(seeds), max(seeds)], color="black", linewidth=1.5)
+def _whisker(axis: Axes, place: float, cell: Cell) -> None:
+    """A standard deviation over seeds, either way."""
+    if cell.mean is not None and cell.sd is not None:
+        axis.plot([place, place], [cell.mean - cell.sd, cell.mean + cell.sd], color="black", linewidth=1.5)
+
+
+def _end(value: float, low: float | None, high: float | None) -> float:
+    """Where bar and whisker end on the value's side."""
+    outer = high if value >= 0 else low
+    return value if outer is None else max(value, outer) if value >= 0 else min(value, outer)
 
 
 def _number(axes: Axes, end: float, place: float, value: float) -> None:

@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from typing import Any
 
-from mtbert.figures.palette import AVERAGE_COLOR, PAPER_COLOR, metric_color, tint
+from mtbert.figures.palette import PAPER_COLOR, metric_color, tint
 from mtbert.figures.study import COLUMNS
 from mtbert.report.traces import GRID, Chart, Trace, bar, layout, rounded, scatter
-from mtbert.results.cells import Column
+from mtbert.results.cells import AVERAGE_COLUMN, TASK_COLUMNS, Cell, Column
 from mtbert.results.measured import MeasuredRow, measured_gains
 from mtbert.results.paper import BASELINE, PaperRow, paper_rows, published_best, published_logs
-from mtbert.results.table import TASK_COLUMNS
 
 
 def study_charts(rows: Sequence[MeasuredRow]) -> list[Chart]:
@@ -37,14 +36,14 @@ def study_charts(rows: Sequence[MeasuredRow]) -> list[Chart]:
         Chart(
             "bars",
             "Figure 8: two rows, task by task",
-            "Ours in full colour, at the best epoch, with the range over seeds; the paper's figures paler, its "
+            "Ours in full colour, as in the table, whiskers a standard deviation over seeds; the paper's paler, its "
             "published logs as diamonds. The second row is hatched.",
             choices(_bars),
             layout(height=400, yaxis={"title": "accuracy, Pearson", **GRID}, **_GROUPED),
             layout(height=430, yaxis=GRID, **_GROUPED),
             *two_of(rows, "10_round_robin", "11_round_robin_normalized"),
         ),
-        _gains(rows, papers),
+        _gains(rows),
     ]
 
 
@@ -93,17 +92,16 @@ _DIAMONDS = {"mode": "markers", "marker": {"symbol": "diamond", "color": "#00000
 def _bars(row: MeasuredRow, paper: PaperRow | None) -> Iterator[Trace]:
     tasks, name = [column.title.split()[0] for column in TASK_COLUMNS], escape(row.label)
     colors = [metric_color(column.metric) for column in TASK_COLUMNS]
-    means = [row.mean(column) for column in TASK_COLUMNS]
-    lows = [min(row.best(column), default=None) for column in TASK_COLUMNS]
-    highs = [max(row.best(column), default=None) for column in TASK_COLUMNS]
+    cells = [row.cell(column) for column in TASK_COLUMNS]
+    spread = {"type": "data", "array": rounded(cell.sd for cell in cells), "width": 3} if len(row.records) > 1 else None
     yield bar(
         x=tasks,
-        y=rounded(means),
+        y=rounded(cell.mean for cell in cells),
         name=f"ours, {name}",
         marker={"color": colors},
-        error_y=_range(row, means, lows, highs),
+        error_y=spread,
         offsetgroup=f"ours, {name}",
-        **_NUMBERS,
+        **({} if spread else _NUMBERS),  # a whisker would run through them
     )
     if paper is None:
         return
@@ -116,53 +114,59 @@ def _bars(row: MeasuredRow, paper: PaperRow | None) -> Iterator[Trace]:
         yield scatter(x=tasks, y=values, name=f"published log, {name}", offsetgroup=group, **_DIAMONDS)
 
 
-def _gains(rows: Sequence[MeasuredRow], papers: dict[str, PaperRow]) -> Chart:
+def _gains(rows: Sequence[MeasuredRow]) -> Chart:
     measures = measured_gains(rows)
-    logs = [gain.published for gain in measures]
     paper = "Figure 9: the paper's measures"
-    ours = [gain.ours for gain in measures]
-    choices = {
-        paper: list(_two_bars([gain.measure for gain in measures], ours, [gain.paper for gain in measures], logs))
-    }
-    heights = {paper: 90 + 56 * len(measures)}
-    baseline = next((row for row in rows if (row.experiment, row.overrides) == (BASELINE, ())), None)
-    for column in (*reversed(COLUMNS),) if baseline else ():
-        others = [row for row in rows if row is not baseline]
-        theirs = [None if row.overrides else _paper_gain(papers.get(row.experiment), column, papers) for row in others]
-        gains = [_difference(row.mean(column), baseline.mean(column)) for row in others]  # type: ignore[union-attr]
+    ours = [Cell(difference=gain.ours, low=gain.low, high=gain.high, paper_difference=gain.paper) for gain in measures]
+    names, logs = [gain.measure for gain in measures], [gain.published for gain in measures]
+    choices = {paper: list(_two_bars(names, ours, AVERAGE_COLUMN, logs))}
+    heights = {paper: 150 + 56 * len(measures)}
+    others = [row for row in rows if (row.experiment, row.overrides) != (BASELINE, ())]
+    for column in reversed(COLUMNS) if others else ():
         name = f"all rows: {column.title}"
-        choices[name] = list(_two_bars([row.label for row in others], gains, theirs, [], metric_color(column.metric)))
-        heights[name] = 90 + 40 * len(others)
+        cells = [row.cell(column) for row in others]
+        choices[name] = list(_two_bars([row.label for row in others], cells, column))
+        heights[name] = 150 + 42 * len(others)
+    caption = (
+        "Gains over the baseline, as in the table: ours in full colour with their 95 % intervals (of one seed over "
+        "dev rows alone), the paper's in grey."
+    )
     axes = {"xaxis": {"title": "gain over the baseline", **GRID}, "yaxis": {"autorange": "reversed", **GRID}}
-    caption = "Gains over the baseline at each run's best epoch; ours in full colour, the paper's in grey."
     shape = layout(**axes, **_GROUPED)
     return Chart("gains", "Figure 9: what each measure brings", caption, choices, shape, shape, paper, None, heights)
 
 
 def _two_bars(
-    names: Sequence[str],
-    ours: Sequence[float | None],
-    theirs: Sequence[float | None],
-    logs: Sequence[float | None],
-    color: str = AVERAGE_COLOR,
+    names: Sequence[str], cells: Sequence[Cell], column: Column, logs: Sequence[float | None] = ()
 ) -> Iterator[Trace]:
     labels = [escape(name) for name in names]
-    look: dict[str, Any] = {
-        "orientation": "h",
-        "texttemplate": "\u2002%{x:+.3f}\u2002",
-        "hovertemplate": "%{y}: %{x:+.4f}",
-    }
-    look |= {"textposition": "outside", "cliponaxis": False}
-    yield bar(y=labels, x=rounded(ours), name="ours", marker={"color": color}, offsetgroup="ours", **look)
-    pale = {"color": tint(PAPER_COLOR, 0.6)}
-    yield bar(y=labels, x=rounded(theirs), name="the paper", marker=pale, offsetgroup="paper", **look)
+    look: dict[str, Any] = {"orientation": "h", "hovertemplate": "%{y}: %{x:+.4f}"}
+    numbers = {"texttemplate": "\u2002%{x:+.3f}\u2002", "textposition": "outside", "cliponaxis": False}
+    interval = _interval(cells)
+    yield bar(
+        y=labels,
+        x=rounded(cell.difference for cell in cells),
+        name="ours",
+        marker={"color": metric_color(column.metric)},
+        error_x=interval,
+        offsetgroup="ours",
+        **look,
+        **({} if interval else numbers),
+    )
+    pale, theirs = {"color": tint(PAPER_COLOR, 0.6)}, rounded(cell.paper_difference for cell in cells)
+    yield bar(y=labels, x=theirs, name="the paper", marker=pale, offsetgroup="paper", **look, **numbers)
     if any(value is not None for value in logs):
         group = {"orientation": "h", "offsetgroup": "paper", **_DIAMONDS}
         yield scatter(y=labels, x=rounded(logs), name="published logs", **group)
 
 
-def _paper_gain(paper: PaperRow | None, column: Column, papers: dict[str, PaperRow]) -> float | None:
-    return None if paper is None else paper.figures[column.paper] - papers[BASELINE].figures[column.paper]
+def _interval(cells: Sequence[Cell]) -> dict[str, Any] | None:
+    if all(cell.low is None for cell in cells):
+        return None
+    up = rounded(_difference(cell.high, cell.difference) for cell in cells)
+    down = rounded(_difference(cell.difference, cell.low) for cell in cells)
+    look = {"width": 4, "thickness": 2, "color": PAPER_COLOR}
+    return {"type": "data", "symmetric": False, "array": up, "arrayminus": down, **look}
 
 
 def _difference(figure: float | None, baseline: float | None) -> float | None:

@@ -16,14 +16,18 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from mtbert import __version__
+from mtbert.errors import InputError
 from mtbert.figures.palette import BETTER_COLOR, GREY, WORSE_COLOR
 from mtbert.report.charts import study_charts
 from mtbert.report.errors import searchable_errors
 from mtbert.report.prediction_charts import prediction_charts
 from mtbert.report.rows import row_sections
+from mtbert.report.verdicts import verdicts
+from mtbert.results.comparable import require_comparable
+from mtbert.results.evidence import Evidence
 from mtbert.results.measured import measured_rows
 from mtbert.results.record import Runs
-from mtbert.results.render import fixed, sign, signed, to_csv
+from mtbert.results.render import fixed, sign, signed, star, to_csv
 from mtbert.results.table import build_table
 
 
@@ -36,7 +40,13 @@ def render(runs: Runs, sentences: bool = True) -> str:
     Raises:
         InputError: the runs do not belong in one table.
     """
-    table = build_table(runs.done, runs.failed, broken=runs.broken, unfinished=runs.unfinished)
+    require_comparable(runs.done)
+    evidence = Evidence.of(runs.done)
+    table = build_table(runs.done, runs.failed, broken=runs.broken, unfinished=runs.unfinished, evidence=evidence)
+    try:
+        listings, no_verdicts = verdicts(runs.done, evidence, table.way), ""
+    except InputError as error:  # a page without them is better than none
+        listings, no_verdicts = [], str(error)
     rows = measured_rows(table, runs.done)
     charts = {"of the study": study_charts(rows), "of dev predictions": prediction_charts(rows)} if rows else {}
     errors = searchable_errors(rows, sentences)
@@ -51,6 +61,9 @@ def render(runs: Runs, sentences: bool = True) -> str:
             runs=runs,
             charts=charts,
             sections=row_sections(rows),
+            intervals=any(cell.low is not None for row in table.all_rows for cell in row.cells),
+            listings=listings,
+            no_verdicts=no_verdicts,
             errors=errors,
             data={
                 "charts": [dataclasses.asdict(chart) for group in charts.values() for chart in group],
@@ -77,6 +90,7 @@ def _environment() -> Environment:
     filters: dict[str, Callable[..., Any]] = {
         "fixed": fixed,
         "signed": signed,
+        "star": star,
         "direction": lambda difference: {1: "better", 0: "same", -1: "worse"}[sign(difference)],
     }
     environment.filters |= filters

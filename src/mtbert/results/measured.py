@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from mtbert.errors import InputError
-from mtbert.results.cells import Column, Table
+from mtbert.results.cells import AVERAGE_COLUMN, TASK_COLUMNS, Cell, Column, Table
 from mtbert.results.comparable import rows_of
 from mtbert.results.paper import BASELINE, paper_gains, published_logs
 from mtbert.results.record import Metrics, RunRecord
 from mtbert.results.scoring import Labels, Scores
 from mtbert.results.sentences import sentences_of
-from mtbert.results.table import AVERAGE_COLUMN, TASK_COLUMNS
 from mtbert.run import Run, load
 
 if TYPE_CHECKING:
@@ -36,12 +35,13 @@ class Curve:
 
 @dataclass(frozen=True)
 class MeasuredRow:
-    """A row of the table and its finished runs, one a seed."""
+    """A row of the table and its finished runs, one a seed; ``cells`` by the metric of their column."""
 
     label: str
     experiment: str
     overrides: tuple[str, ...]
     records: tuple[RunRecord, ...]
+    cells: dict[str, Cell]
 
     @property
     def slug(self) -> str:
@@ -63,16 +63,9 @@ class MeasuredRow:
         phases = [epoch.phase for epoch in self.records[0].epochs]
         return [number for number in range(2, len(phases) + 1) if phases[number - 1] != phases[number - 2]]
 
-    def best(self, column: Column) -> list[float]:
-        """The column's figure at each seed's best epoch, by dev average; empty if it is undefined for one."""
-        figures = [value_of(record.best.metrics, column) for record in self.records]
-        defined = [figure for figure in figures if figure is not None]
-        return defined if len(defined) == len(figures) else []
-
-    def mean(self, column: Column) -> float | None:
-        """The mean of ``best``, as in the table."""
-        figures = self.best(column)
-        return statistics.fmean(figures) if figures else None
+    def cell(self, column: Column) -> Cell:
+        """What the table shows of the row in a column."""
+        return self.cells[column.metric]
 
     def curve(self, column: Column) -> Curve:
         """The column's figure after each epoch that all seeds have."""
@@ -130,10 +123,17 @@ class TaskPredictions:
 def measured_rows(table: Table, records: Sequence[RunRecord]) -> list[MeasuredRow]:
     """The rows of ``table``, made of ``records``, that have finished runs, in its order."""
     runs = rows_of(records)
-    rows = [row for row in (*table.rows, *table.others) if (row.experiment, row.overrides) in runs]
+    metrics = [column.metric for column in table.columns]
     return [
-        MeasuredRow(row.label, row.experiment, row.overrides, tuple(runs[row.experiment, row.overrides]))
-        for row in rows
+        MeasuredRow(
+            label=row.label,
+            experiment=row.experiment,
+            overrides=row.overrides,
+            records=tuple(runs[row.experiment, row.overrides]),
+            cells=dict(zip(metrics, row.cells, strict=True)),
+        )
+        for row in (*table.rows, *table.others)
+        if (row.experiment, row.overrides) in runs
     ]
 
 
@@ -143,27 +143,26 @@ class Gain:
 
     measure: str
     ours: float | None
+    low: float | None  # 95 % interval, where the table has one
+    high: float | None
     paper: float  # read off the figure
     published: float | None  # of the published logs, each at its best epoch
 
 
 def measured_gains(rows: Sequence[MeasuredRow]) -> list[Gain]:
     """Figure 9 from our rows; the sum is there if all its parts are."""
-    means = {row.experiment: row.mean(AVERAGE_COLUMN) for row in rows if not row.overrides}
+    cells = {row.experiment: row.cell(AVERAGE_COLUMN) for row in rows if not row.overrides}
     logs = {name: max(figures["average"] for figures in log) for name, log in published_logs().items()}
     gains: list[Gain] = []
     for bar in paper_gains():
         if bar.experiment:
-            ours, published = _above_baseline(means, bar.experiment), _above_baseline(logs, bar.experiment)
+            cell = cells.get(bar.experiment, Cell())
+            published = logs[bar.experiment] - logs[BASELINE]
+            gains.append(Gain(bar.measure, cell.difference, cell.low, cell.high, bar.gain, published))
         else:
-            ours, published = _total([gain.ours for gain in gains]), _total([gain.published for gain in gains])
-        gains.append(Gain(bar.measure, ours, bar.gain, published))
+            ours, theirs = _total([gain.ours for gain in gains]), _total([gain.published for gain in gains])
+            gains.append(Gain(bar.measure, ours, None, None, bar.gain, theirs))
     return gains
-
-
-def _above_baseline(averages: Mapping[str, float | None], experiment: str) -> float | None:
-    average, baseline = averages.get(experiment), averages.get(BASELINE)
-    return None if average is None or baseline is None else average - baseline
 
 
 def _total(parts: Sequence[float | None]) -> float | None:

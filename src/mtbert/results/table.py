@@ -49,10 +49,12 @@ def build_table(
     published_log: bool = False,
     metrics: Sequence[str] = (),
     way: str | None = None,
+    evidence: Evidence | None = None,
 ) -> Table:
     """The paper's rows, then other experiments; with intervals where all runs left their dev predictions.
 
     Args:
+        evidence: of ``records``, where the caller has it.
         way: how a run's epoch is chosen, one of ``mtbert.results.evidence.WAYS``; None: on halves of dev where the
             runs left their predictions, else by the best dev average.
         failed, broken, unfinished: what else lies among the runs; named in the table, never just left out.
@@ -64,7 +66,7 @@ def build_table(
             of ``metrics``, or ``way`` needs dev predictions that are not there.
     """
     require_comparable(records)
-    evidence = Evidence.of(records)
+    evidence = evidence or Evidence.of(records)
     way = way or (BEST if evidence.unusable else HALVES)
     if way == HALVES and evidence.unusable:
         raise InputError(f"epochs cannot be chosen on halves of dev: {unusable(evidence)}")

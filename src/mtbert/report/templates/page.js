@@ -74,6 +74,11 @@ function filterTable() {
   }
 }
 
+function filterClaims() {
+  const wanted = byId("verdict-filter").value;
+  for (const row of byId("claims-table").tBodies[0].rows) row.hidden = wanted !== "" && row.dataset.verdict !== wanted;
+}
+
 // Errors: search over what the chosen row gets most wrong.
 const PAGE = 25;
 let shown = PAGE;
@@ -135,6 +140,7 @@ byId("results").querySelectorAll("button[data-column]").forEach((button) => {
   button.addEventListener("click", () => sortTable(button));
 });
 byId("row-filter").addEventListener("input", filterTable);
+byId("verdict-filter")?.addEventListener("change", filterClaims);
 byId("open-all").addEventListener("click", () => setOpen(true));
 byId("close-all").addEventListener("click", () => setOpen(false));
 window.addEventListener("beforeprint", () => setOpen(true));
