@@ -139,10 +139,9 @@ def _figures(
     for task, whole in predictions.items():
         counts, (first, second) = draws[task].counts, draws[task].halves
         name = f"dev/{task}/{whole.metric}"
-        crossed = _figure(whole, by_second, counts, first) + _figure(whole, by_first, counts, second)
-        figures[HALVES, name] = crossed / 2
-        figures[BEST, name] = _figure(whole, best, counts)
-        figures[LAST, name] = _figure(whole, whole.scores.shape[1] - 1, counts)
+        crossed = _resampled(whole, [by_second], counts, first) + _resampled(whole, [by_first], counts, second)
+        figures[HALVES, name] = crossed[0] / 2
+        figures[BEST, name], figures[LAST, name] = _resampled(whole, [best, whole.scores.shape[1] - 1], counts, ALL)
     return figures
 
 
@@ -157,12 +156,14 @@ def _epochs_by_half(predictions: Mapping[str, DevPredictions], draws: Mapping[st
     return epochs
 
 
-def _figure(whole: DevPredictions, epoch: int, counts: Counts, rows: slice = ALL) -> Replicates:
-    """The metric after one epoch, on some of the rows; a draw on which it is undefined takes the measured figure."""
+def _resampled(
+    whole: DevPredictions, epochs: Sequence[int], counts: Counts, rows: slice
+) -> Float[np.ndarray, "epochs replicates"]:
+    """The metric after some epochs, on some of the rows; a draw on which it is undefined takes the measured figure."""
     part = _part(whole, rows)
-    one_epoch = DevPredictions(part.metric, part.ids, part.labels, part.scores[:, [epoch]])
-    figures = figures_of(one_epoch, counts[:, rows])[:, 0].astype(np.float64)
-    return np.where(np.isnan(figures), figures[0], figures)
+    chosen = DevPredictions(part.metric, part.ids, part.labels, part.scores[:, epochs])
+    figures = figures_of(chosen, counts[:, rows]).T.astype(np.float64)
+    return np.where(np.isnan(figures), figures[:, :1], figures)
 
 
 def _once(part: DevPredictions) -> Float[np.ndarray, " epochs"]:

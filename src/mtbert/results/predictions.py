@@ -47,7 +47,7 @@ def read_predictions(record: RunRecord) -> dict[str, DevPredictions]:
         InputError: a file is missing, cannot be read, or does not give the figures in result.json.
     """
     directory = original_of(record)
-    if not (directory / RESULT_FILE).is_file():
+    if record.same_as is not None and not (directory / RESULT_FILE).is_file():
         raise InputError(f"{record.directory}: its predictions are those of {record.same_as}, which is not there")
     recipe = _recipe(directory)
     keys = [key.split("/") for key in record.best.metrics if key.startswith("dev/") and key.count("/") == 2]
@@ -115,8 +115,9 @@ def _accuracy(labels: Float[np.ndarray, " rows"], scores: Scores, counts: Counts
 def _pearson(labels: Float[np.ndarray, " rows"], scores: Scores, counts: Counts) -> Float[np.ndarray, "draws epochs"]:
     """Pearson's r with rows weighted by their count, from weighted moments."""
     x, y = scores - scores.mean(0), (labels - labels.mean())[:, None]  # around 0: nothing is lost to cancellation
-    total = counts.sum(1, keepdims=True)
-    mean_x, mean_y, xx, yy, xy = (counts @ moment / total for moment in (x, y, x * x, y * y, x * y))
+    moments = np.hstack([x, x * x, x * y, y, y * y]).astype(counts.dtype)
+    means = (counts @ moments).astype(np.float64) / counts.sum(1, keepdims=True)
+    mean_x, xx, xy, mean_y, yy = np.split(means, np.cumsum([x.shape[1]] * 3 + [1]), axis=1)
     variance_x, variance_y = xx - mean_x**2, yy - mean_y**2
     defined = (variance_x > 1e-12) & (variance_y > 1e-12)
     product = np.where(defined, variance_x * variance_y, 1.0)
