@@ -268,4 +268,7 @@ def test_settings_are_short_and_of_one_kind_in_every_run(runs: Path) -> None:
     assert cut["max_rows"] == "para 120"
     assert cut["losses"] == "sst cross_entropy, para l1, sts l1"
     assert {name: type(value) for name, value in final.items()} == {name: type(value) for name, value in cut.items()}
+    own = settings(plan_of(runs, "tasks.sts.head=concat", "methods.smart.weight=2", "optimizer.clip_norm=1"))
+    assert (own["heads"], own["methods"]) == ("sts concat", "clip_norm=1.0 smart.weight=2.0")
+    assert final["heads"] == final["methods"] == "as in the paper"
     assert all(len(str(value)) < 60 for value in (*final.values(), *cut.values()))

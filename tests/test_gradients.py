@@ -52,6 +52,17 @@ def test_pcgrad_projects_conflicting_gradients_and_leaves_heads_their_sum() -> N
     assert own.grad.tolist() == [5.0]
 
 
+@pytest.mark.parametrize("name", AGGREGATORS)
+def test_surgery_of_gradients_that_agree_goes_along_with_both(name: str) -> None:
+    for package in ("torchjd", "cvxpy", "quadprog", "qpsolvers"):
+        pytest.importorskip(package)
+    shared, own = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.ones(1))
+    first, second = torch.tensor([1.0, 0.2]), torch.tensor([1.0, -0.1])
+    find_surgery(name)([shared @ first + own.sum(), shared @ second + own.sum()], [shared], [own])
+    assert shared.grad is not None
+    assert float(shared.grad @ first) > 0 and float(shared.grad @ second) > 0
+
+
 def module_of(*overrides: str) -> tuple[MultitaskModule, MixedDataModule]:
     config = compose(["encoder=tiny", "batch_size=4", "schedule=round_robin", *overrides])
     plan = make_plan(config, Runtime("cpu", "32-true", 1, "cpu"))

@@ -12,6 +12,7 @@ from torch import nn
 from mtbert.compose import compose
 from mtbert.config import Config
 from mtbert.data.datamodule import MixedDataModule
+from mtbert.errors import InputError
 from mtbert.model.pretrained import load_encoder
 from mtbert.module import Evaluation, MultitaskModule, build_heads, build_module
 from mtbert.plan import Plan, make_plan
@@ -121,6 +122,11 @@ def test_heads_start_from_the_seed_alone_and_share_what_they_are_told_to() -> No
     assert shared["sts"].linear_1 is shared["para"].linear_1 and shared["sts"].linear_2 is shared["para"].linear_2
     assert shared["sts"].interact is not shared["para"].interact
     assert first["sts"].linear_1 is not first["para"].linear_1
+
+
+def test_layers_that_no_two_heads_have_cannot_be_shared() -> None:
+    with pytest.raises(InputError, match=r"heads.share_layers, but 1 task has head 'product'"):
+        build_heads(compose(["encoder=tiny", "heads.share_layers=true"]), {"sts": TASKS["sts"]}, 8)
 
 
 def test_a_pair_head_is_a_product_of_two_linears() -> None:

@@ -20,6 +20,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from mtbert.callbacks import Recorder
 from mtbert.data.updates import Update
+from mtbert.fields import changed
 from mtbert.module import MultitaskModule
 from mtbert.plan import Phase, Plan
 from mtbert.tasks import Task, find_task
@@ -210,6 +211,7 @@ def write_success(writer: SummaryWriter) -> None:
 def settings(plan: Plan) -> dict[str, str | float]:
     """What tells a run from others, short enough to read in a column; lr and batch size are the first phase's."""
     config, first = plan.config, plan.phases[0]
+    methods = changed(config.optimizer) | changed(config.methods)
     losses = {name: task.loss or find_task(name, task).loss for name, task in config.tasks.items()}
     return {
         "experiment": config.name,
@@ -226,12 +228,17 @@ def settings(plan: Plan) -> dict[str, str | float]:
         "datasets": ", ".join(config.datasets),
         "max_rows": ", ".join(f"{task} {limit}" for task, limit in plan.max_rows.items()) or "all",
         "losses": ", ".join(f"{name} {getattr(loss, '__name__', loss)}" for name, loss in losses.items()),
+        "heads": ", ".join(f"{name} {task.head}" for name, task in config.tasks.items() if task.head)
+        or "as in the paper",
+        "methods": " ".join(f"{name}={value}" for name, value in methods.items()) or "as in the paper",
     }
 
 
 def _phase_text(phase: Phase) -> str:
     """``extra 9 (encoder fixed)``"""
-    return f"{phase.name} {phase.epochs}" + (f" ({' '.join(phase.freeze)} fixed)" if phase.freeze else "")
+    notes = [f"{' '.join(phase.freeze)} fixed"] if phase.freeze else []
+    notes += [phase.objective] if phase.objective != "tasks" else []
+    return f"{phase.name} {phase.epochs}" + (f" ({', '.join(notes)})" if notes else "")
 
 
 def _schedule_text(schedule: dict[str, Any]) -> str:

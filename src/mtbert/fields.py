@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import field
+from dataclasses import field, fields, is_dataclass
 from typing import Any
 
 from mtbert.errors import InputError, nearest
@@ -11,6 +11,17 @@ from mtbert.errors import InputError, nearest
 def added(default: Any) -> Any:
     """A field that came after the first results: at its default it is left out of a run's identity, which stays."""
     return field(default=default, metadata={"added": True})
+
+
+def changed(node: Any) -> dict[str, Any]:
+    """The fields of a config node that are not at their default, by name: ``smart.weight`` within another node."""
+    default, found = type(node)(), dict[str, Any]()
+    for name in (f.name for f in fields(node)):
+        if is_dataclass(value := getattr(node, name)):
+            found |= {f"{name}.{inner}": each for inner, each in changed(value).items()}
+        elif value != getattr(default, name):
+            found[name] = value
+    return found
 
 
 def one_of(key: str, value: str, options: Any) -> None:

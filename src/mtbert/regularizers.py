@@ -55,7 +55,7 @@ class RDrop:
 
 
 class Smart:
-    """SMART's smoothness (Jiang et al. 2020, equation 2 and algorithm 1, without its Bregman proximal point).
+    """SMART's smoothness regulariser (Jiang et al. 2020), without its Bregman proximal point.
 
     ``weight`` times the divergence between the predictions for an update's embeddings and for the nearby ones, at most
     ``radius`` off in every number, where it is largest: found by ``ascents`` steps along its gradient, whose largest

@@ -10,6 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mtbert.errors import InputError
+
 
 class SentenceHead(nn.Module):
     """Dropout, then one linear: the paper's SST head.
@@ -90,7 +92,13 @@ PAIR_HEADS: dict[str, type[nn.Module]] = {
 
 
 def share_first_linears(heads: nn.ModuleDict) -> None:
-    """Let every pair head use the first pair head's two first linears (row [3]); each keeps its interact linear."""
+    """Let every pair head use the first pair head's two first linears (row [3]); each keeps its interact linear.
+
+    Raises:
+        InputError: there is nothing to share.
+    """
     pairs = [head for head in heads.values() if isinstance(head, PairHead)]
+    if len(pairs) < 2:
+        raise InputError(f"config: heads.share_layers, but {len(pairs)} task has head 'product'; expected two or more")
     for head in pairs[1:]:
         head.linear_1, head.linear_2 = pairs[0].linear_1, pairs[0].linear_2
