@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ class Plan:
     folder: Path
     checksums: dict[str, dict[str, list[str]]]  # dataset -> split -> sha256 of each file
     hash: str
+    identity: dict[str, Any] = field(repr=False)  # what the hash is of
 
     @property
     def directory(self) -> Path:
@@ -72,7 +73,7 @@ def make_plan(config: Config, runtime: Runtime) -> Plan:
     phases = tuple(_phase(config, name, phase) for name, phase in present_phases(config).items())
     identity = _identity(config, runtime, phases, checksums)
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
-    return Plan(config, runtime, phases, folder, checksums, digest)
+    return Plan(config, runtime, phases, folder, checksums, digest, identity)
 
 
 def data_folder(config: Config) -> Path:

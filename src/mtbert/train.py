@@ -18,6 +18,7 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from mtbert import sharing
 from mtbert.board import Board
 from mtbert.callbacks import Checkpoints, EmbeddingCache, Recorder
 from mtbert.checkpoints import SafetensorsIO, load_weights
@@ -74,6 +75,7 @@ def _train(plan: Plan, overrides: Sequence[str], callbacks: Sequence[Callback]) 
         OmegaConf.save(OmegaConf.structured(config), temporary)
     origin = provenance(plan, overrides)  # of the code that trains, whatever is edited meanwhile
     recorder = Recorder(directory / "checkpoints")
+    sharing.take_up(plan)
     data = MixedDataModule.from_plan(plan)
     data.setup()
     module = build_module(config, load_encoder(config.encoder))
@@ -83,7 +85,9 @@ def _train(plan: Plan, overrides: Sequence[str], callbacks: Sequence[Callback]) 
     record = make_record(origin, plan, data, recorder)
     recorder.finish()
     record.write(directory)
-    recorder.tidy(config.keep)
+    recorder.tidy("all" if sharing.asked_to_keep() else config.keep)
+    if sharing.asked_to_keep():
+        sharing.leave(plan)
     return dataclasses.replace(record, directory=directory)
 
 

@@ -169,6 +169,12 @@ def _endless(batches: TaskBatches) -> Iterator[Batch]:
         yield from batches.shuffle(number)
 
 
+def takes_epochs(spec: Mapping[str, Any]) -> bool:
+    """Whether a schedule's steps may depend on how many epochs its phase has."""
+    found = import_path(str(spec["_target_"]), "schedule._target_")
+    return "epochs" in inspect.signature(found).parameters
+
+
 def build_schedule(spec: Mapping[str, Any], **given: int) -> Schedule:
     """The schedule that a config names; ``given`` are arguments for a constructor that takes them.
 
