@@ -51,7 +51,12 @@ def test_a_run_leaves_its_config_record_predictions_and_checkpoints(unbroken: Ru
     assert unbroken.rows["quora"]["dev"].dropped == {"empty sentence2": 1, "empty is_duplicate": 1}
     dev = pd.read_csv(directory / "predictions" / "dev-sts.csv", dtype={"id": str})
     assert len(dev) == unbroken.rows["sts"]["dev"].used
-    assert {"best.safetensors", "last.safetensors"} <= {path.name for path in (directory / "checkpoints").iterdir()}
+    assert {path.name for path in (directory / "checkpoints").iterdir()} == {"best.safetensors", "last.safetensors"}
+    lines = (directory / "run.log").read_text().splitlines()
+    assert [line.split(" INFO ")[1].split("  ")[0] for line in lines if " INFO " in line] == [
+        f"epoch {number}/5 ({phase})" for number, phase in enumerate(["main"] * 2 + ["extra"] * 3, start=1)
+    ]
+    assert unbroken.command == "mtbert train " + " ".join(TINY[:-2]) + " 'loggers=[]' test_predictions=false"
 
 
 def test_only_the_heads_change_where_the_encoder_is_fixed(unbroken: RunRecord, tmp_path: Path) -> None:

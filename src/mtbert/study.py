@@ -124,7 +124,7 @@ class _Study:
         self.begun += not alone
         label = f"[{self.begun}/{self.total}] {job.plan.config.name} s{job.plan.config.seed}"
         environment = {**os.environ, **place, LABEL: label} | ({PLAIN: "1"} if len(self.where) > 1 else {})
-        less = ["trainer.num_workers=0"] if alone else []
+        less = ["trainer.num_workers=0"] if alone and job.plan.config.trainer.num_workers else []
         command = [sys.executable, "-m", "mtbert", "train", *self.arguments, *job.overrides, *less]
         with self.lock:
             if self.stopping.is_set():
