@@ -229,12 +229,14 @@ def test_a_run_begun_under_another_name_goes_on(tmp_path: Path, caplog: pytest.L
     assert one.hash == other.hash and begun(other) is None
     (one.directory / "checkpoints").mkdir(parents=True)
     (one.directory / "checkpoints" / "last.safetensors").write_text("half way")
+    (one.directory / "checkpoints" / ".last.safetensors.x1.part").write_text("cut off")
     (one.directory / "run.log").write_text("log")
     (other.directory / "tensorboard").mkdir(parents=True)
     (other.directory / FAILED_FILE).write_text("{}")
     assert begun(other) == one.directory
     take_up(other)
     assert begun(one) == begun(other) == other.directory and not one.directory.exists()
-    assert (other.directory / "checkpoints" / "last.safetensors").read_text() == "half way"
+    (checkpoint,) = (other.directory / "checkpoints").iterdir()
+    assert (checkpoint.name, checkpoint.read_text()) == ("last.safetensors", "half way")
     assert (other.directory / "run.log").read_text() == "log"
     assert f"{one.directory.name} is the same run, half made" in caplog.text

@@ -82,11 +82,20 @@ def begun(plan: Plan) -> Path | None:
 
 
 def take_up(plan: Plan) -> None:
-    """What was begun under another name goes on under the plan's; its checkpoints move last, for who is cut off."""
+    """Make the run's directory ready, with what an earlier process has left.
+
+    What was begun under another name goes on under the plan's; its checkpoints move last, for who is cut off here.
+    Files that a killed process was writing are removed.
+    """
     source, target = begun(plan), plan.directory
     target.mkdir(parents=True, exist_ok=True)
-    if source in (None, target):
-        return
+    if source is not None and source != target:
+        _move(source, target)
+    for path in target.rglob(".*.part"):
+        path.unlink()
+
+
+def _move(source: Path, target: Path) -> None:
     logger.warning("%s is the same run, half made: it goes on as %s", source.name, target.name)
     for entry in sorted(source.iterdir(), key=lambda entry: entry.name == "checkpoints"):
         if (there := target / entry.name).is_dir():
