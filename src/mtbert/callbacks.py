@@ -192,15 +192,18 @@ class Recorder(Callback):
         self._logits.clear()
 
     def finish(self) -> None:
-        """The run has its weights: they take their final name."""
+        """Training is over: the best weights take their final name, and only the last checkpoint stays beside them."""
         if self.best != self._final:
             self.best.replace(self._final)
+        for path in set(self.checkpoints.glob("*.safetensors")) - {self._final, self.last}:
+            path.unlink()
 
     def tidy(self, keep: str) -> None:
         """Remove what a finished run does not keep (``keep`` of the config)."""
-        kept = {"all": {self._final, self.last}, "best": {self._final}, "none": set()}[keep]
-        for path in set(self.checkpoints.glob("*.safetensors")) - kept:
-            path.unlink()
+        if keep != "all":
+            self.last.unlink(missing_ok=True)
+        if keep == "none":
+            self._final.unlink(missing_ok=True)
 
     def _running(self, module: MultitaskModule) -> dict[str, float]:
         """Metrics of the training pass itself: of weights that change, and with dropout."""
