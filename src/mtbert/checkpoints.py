@@ -22,7 +22,7 @@ from mtbert.errors import InputError
 from mtbert.paths import atomic_write
 
 TENSOR, ITEMS = "__tensor__", "__items__"
-DIGEST = "blake2b"
+DIGEST = "sha256"
 
 
 class SafetensorsIO(CheckpointIO):
@@ -75,7 +75,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
     """A digest of tensors on the CPU, their names, types and shapes, and a text."""
-    total = hashlib.blake2b(text.encode(), digest_size=16)
+    total = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
