@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the harness forks")
 def test_studies_killed_at_random_instants_lose_nothing(tmp_path: Path) -> None:
     done = subprocess.run(
@@ -18,7 +19,7 @@ def test_studies_killed_at_random_instants_lose_nothing(tmp_path: Path) -> None:
         env=os.environ | {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=570,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 kills: 0 with a difference" in done.stdout
