@@ -87,8 +87,7 @@ class Recorder(Callback):
     @property
     def best(self) -> Path:
         """The weights of the best epoch so far."""
-        running = self._weights(self.best_index)
-        return running if running.is_file() else self._final
+        return self._kept(self.best_index)
 
     @property
     def _final(self) -> Path:
@@ -97,6 +96,10 @@ class Recorder(Callback):
     def _weights(self, index: int | None) -> Path:
         """Where an epoch's weights are while the run goes on."""
         return self.checkpoints / f"best-{index}.safetensors"
+
+    def _kept(self, index: int | None) -> Path:
+        """The same; under their final name where a finished run was cut off before its result was written."""
+        return path if (path := self._weights(index)).is_file() else self._final
 
     @property
     def last(self) -> Path:
@@ -121,9 +124,10 @@ class Recorder(Callback):
         there = [path for path in (self.last, previous(self.last)) if path.exists()]
         for path in there:
             try:
-                self.load_state_dict(read_checkpoint(path)["callbacks"][self.state_key])
-                if self.best_index is not None:
-                    read_weights(self.best)
+                state = read_checkpoint(path)["callbacks"][self.state_key]
+                if state["best_index"] is not None:
+                    read_weights(self._kept(state["best_index"]))
+                self.load_state_dict(state)
                 return path
             except InputError as error:
                 otherwise = "the run starts over" if path == there[-1] else "the one before is taken"
