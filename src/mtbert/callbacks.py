@@ -15,7 +15,6 @@ from pytorch_lightning import Callback, Trainer
 from torch import Tensor
 
 from mtbert.checkpoints import previous, read_checkpoint, read_weights, save_weights
-from mtbert.config import TrainerConfig
 from mtbert.data.datamodule import MixedDataModule
 from mtbert.data.updates import Update
 from mtbert.errors import InputError
@@ -226,49 +225,6 @@ class Recorder(Callback):
         best = self.epochs[self.best_index]["metrics"].get(AVERAGE)
         newest = self.epochs[-1]["metrics"].get(AVERAGE)
         return best is None or (newest is not None and newest > best)
-
-
-class Checkpoints(Callback):
-    """Writes a checkpoint after every epoch, and now and then between two steps or in an evaluation.
-
-    When the process is asked to stop, it does so there, with a checkpoint. Last of the callbacks: what the others
-    do after a step or an epoch is in it.
-    """
-
-    def __init__(self, recorder: Recorder, options: TrainerConfig, stop: Stop) -> None:
-        self.recorder, self.options, self.stop = recorder, options, stop
-        self._clock = time.perf_counter()  # of the last one
-
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        step, every = self.recorder.step, self.options.checkpoint_every_steps
-        if step < trainer.num_training_batches:  # after the last one the evaluation comes first
-            self._between(trainer, every is not None and step % every == 0)
-
-    def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        self._between(trainer)
-
-    def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
-        self._save(trainer)
-        self.stop.check()
-
-    def on_save_checkpoint(  # type: ignore[override]
-        self, trainer: Trainer, pl_module: MultitaskModule, checkpoint: dict[str, Any]
-    ) -> None:
-        if trainer.validating:  # as Lightning knows an evaluation that is to be made again, from its first batch on
-            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
-            cut = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
-            progress |= {"total": cut, "current": dict(cut), "is_last_batch": False}
-
-    def _between(self, trainer: Trainer, due: bool = False) -> None:
-        every = self.options.checkpoint_every_minutes
-        late = every is not None and time.perf_counter() - self._clock >= 60 * every
-        if due or late or self.stop.number is not None:
-            self._save(trainer)
-        self.stop.check()
-
-    def _save(self, trainer: Trainer) -> None:
-        self.recorder.save(trainer)
-        self._clock = time.perf_counter()
 
 
 class EmbeddingCache(Callback):

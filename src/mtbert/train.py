@@ -19,8 +19,8 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from mtbert.board import Board
-from mtbert.callbacks import Checkpoints, EmbeddingCache, Recorder
-from mtbert.checkpoints import SafetensorsIO, load_weights
+from mtbert.callbacks import EmbeddingCache, Recorder
+from mtbert.checkpoints import Checkpoints, SafetensorsIO, load_weights
 from mtbert.config import Config
 from mtbert.data.datamodule import MixedDataModule
 from mtbert.errors import Stopped, explain
