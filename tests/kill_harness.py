@@ -179,6 +179,15 @@ def leave(work: Callable[[], int]) -> None:
 
 def study(runs: Path, shared: Shared, kind: str | None = None, delay: float = 0.0) -> int:
     """The exit status of a study in ``runs``, killed at the chosen event."""
+    return ended(begin(runs, shared, kind, delay))
+
+
+def ended(study: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(study, 0)[1])
+
+
+def begin(runs: Path, shared: Shared, kind: str | None = None, delay: float = 0.0, jobs: int = 1) -> int:
+    """The process of a study."""
     pid = os.fork()
     if pid == 0:
         os.setsid()
@@ -189,8 +198,8 @@ def study(runs: Path, shared: Shared, kind: str | None = None, delay: float = 0.
         mtbert.study.start = Forked  # type: ignore[assignment]
         Board._draw = lambda *_: None  # type: ignore[method-assign]  # half the time of such a small run
         watch(shared, _ending(kind, os.getpid()) if kind else None, delay)
-        leave(lambda: mtbert.cli.main(["train", *STUDY]))
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        leave(lambda: mtbert.cli.main(["train", *STUDY, f"hydra.launcher.jobs={jobs}"]))
+    return pid
 
 
 def _ending(kind: str, study: int) -> Callable[[], None]:
@@ -249,6 +258,16 @@ def _same(one: Any, other: Any) -> bool:
     return one == other
 
 
+def side_by_side(runs: Path, unbroken: Path) -> list[str]:
+    """What differs where two studies make two runs at a time in one folder; a run made twice counts as well."""
+    both = [begin(runs, Shared(), jobs=2) for _ in range(2)]
+    found = [f"exit status {status}" for status in map(ended, both) if status]
+    for log in runs.glob("*/run.log"):
+        same = (unbroken / log.parent.name / "run.log").read_text().count(" INFO ")
+        found += [f"{log}: trained twice"] if log.read_text().count(" INFO ") != same else []
+    return found + differences(runs, unbroken)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100)
@@ -262,7 +281,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise SystemExit(unbroken.with_suffix(".log").read_text())
     counts, seconds = shared.read()[0], time.perf_counter() - started
     print(f"an unbroken study: {seconds:.1f} s, {dict(zip(EVENTS, counts, strict=True))}", flush=True)
-    bad = kill_all(folder, unbroken, counts, arguments.kills, random.Random(arguments.seed))
+    together = side_by_side(folder / "together", unbroken)
+    print(f"two studies at once, two runs at a time: {', '.join(together) or 'no difference'}", flush=True)
+    bad = bool(together) + kill_all(folder, unbroken, counts, arguments.kills, random.Random(arguments.seed))
     print(f"{time.perf_counter() - started:.0f} s")
     if not bad:
         shutil.rmtree(folder)

@@ -22,4 +22,5 @@ def test_studies_killed_at_random_instants_lose_nothing(tmp_path: Path) -> None:
         timeout=570,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "two studies at once, two runs at a time: no difference" in done.stdout
     assert "4 kills: 0 with a difference" in done.stdout

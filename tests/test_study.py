@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from mtbert.compose import compose
+from mtbert.errors import Taken, explain
 from mtbert.plan import make_plan
 from mtbert.results.record import FAILED_FILE, RESULT_FILE, RunRecord
 from mtbert.rundir import begun, claimed, take_up
@@ -187,6 +188,22 @@ def test_what_another_study_is_making_is_left_to_it(
     assert study_of(jobs, make, monkeypatch) == {}
     assert made == [3, 2]
     assert "study: waiting for what another process is making: " in capsys.readouterr().err
+
+
+def test_a_run_that_another_study_took_first_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs, made = [job(tmp_path, seed) for seed in (1, 2)], []
+
+    def make(job: Job, command: Sequence[str], environment: Mapping[str, str]) -> int:
+        made.append(job.plan.config.seed)
+        monkeypatch.setenv("MTBERT_IN_STUDY", environment["MTBERT_IN_STUDY"])
+        if len(made) > 1:
+            return finish(job)
+        with claimed(job.plan), pytest.raises(Taken) as taken, claimed(job.plan):
+            pass
+        return explain(taken.value)[1]
+
+    assert study_of(jobs, make, monkeypatch) == {}
+    assert made == [1, 2, 1]
 
 
 def test_each_run_has_a_gpu_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

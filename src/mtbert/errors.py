@@ -9,6 +9,7 @@ import signal
 from collections.abc import Iterable
 
 OUT_OF_MEMORY = 128 + 9  # exit status: as if the system had killed the process for it
+TAKEN = 75  # exit status: try again later (EX_TEMPFAIL)
 
 
 class InputError(Exception):
@@ -17,6 +18,10 @@ class InputError(Exception):
     The message is one line that says where it is, what was found and what would be right. The command line
     prints it and exits with status 2; ``--debug`` shows the traceback as well.
     """
+
+
+class Taken(InputError):
+    """Another process is making this run."""
 
 
 class Stopped(BaseException):
@@ -39,7 +44,7 @@ def nearest(name: str, options: Iterable[str]) -> str:
 def explain(error: BaseException) -> tuple[str, int]:
     """The line that a person is shown for an error, and the exit status."""
     if isinstance(error, InputError):
-        return str(error), 2
+        return str(error), TAKEN if isinstance(error, Taken) else 2
     if isinstance(error, Stopped | KeyboardInterrupt):
         number = error.number if isinstance(error, Stopped) else signal.SIGINT
         return "stopped", 128 + number

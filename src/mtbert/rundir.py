@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import shlex
 import shutil
 import sys
@@ -14,11 +15,13 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from mtbert.errors import InputError
+from mtbert.errors import InputError, Taken
 from mtbert.plan import Plan
 from mtbert.results.record import RESULT_FILE, FailedRun, RunRecord
 
 logger = logging.getLogger(__name__)
+
+IN_STUDY = "MTBERT_IN_STUDY"  # set for the runs of a study
 
 
 def now() -> str:
@@ -50,11 +53,17 @@ def is_claimed(plan: Plan) -> bool:
 
 @contextmanager
 def claimed(plan: Plan) -> Iterator[None]:
-    """Hold a run, so that two studies on one folder do no work twice; a process that dies lets go."""
+    """Hold a run, so that two studies on one folder do no work twice; a process that dies lets go.
+
+    Raises:
+        Taken: somebody else holds it, and this process belongs to a study, which has other runs to make.
+    """
     lock = _lock(plan)
     try:
         lock.acquire(timeout=0)
     except Timeout:
+        if IN_STUDY in os.environ:
+            raise Taken(f"{plan.directory.name}: another process is making this run") from None
         print(f"{plan.directory.name}: another process is making this run; waiting for it", file=sys.stderr, flush=True)
         lock.acquire()
     try:

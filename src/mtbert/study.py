@@ -14,10 +14,10 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from queue import SimpleQueue
 
-from mtbert.errors import OUT_OF_MEMORY, InputError, Stopped
+from mtbert.errors import OUT_OF_MEMORY, TAKEN, InputError, Stopped
 from mtbert.plan import Plan
 from mtbert.results.record import FAILED_FILE, FailedRun
-from mtbert.rundir import begun, finished, is_claimed, record_alias, record_failure
+from mtbert.rundir import IN_STUDY, begun, finished, is_claimed, record_alias, record_failure
 from mtbert.terminal import clock
 
 LABEL = "MTBERT_LABEL"  # what a run's progress lines open with
@@ -120,29 +120,40 @@ class _Study:
             return None
 
     def _make(self, job: Job, place: Place, alone: bool = False) -> None:
-        """One run, in a process of its own; ``alone``: once more, with nothing beside it."""
-        self.begun += not alone
-        label = f"[{self.begun}/{self.total}] {job.plan.config.name} s{job.plan.config.seed}"
-        environment = {**os.environ, **place, LABEL: label} | ({PLAIN: "1"} if len(self.where) > 1 else {})
-        less = ["trainer.num_workers=0"] if alone and job.plan.config.trainer.num_workers else []
-        command = [sys.executable, "-m", "mtbert", "train", *self.arguments, *job.overrides, *less]
-        with self.lock:
-            if self.stopping.is_set():
-                return
-            process = start(command, environment)
-            self.processes.add(process)
-        status = process.wait()
-        self.processes.discard(process)
+        """One run; ``alone``: once more, with nothing beside it."""
+        status = self._process(job, place, alone)
         if status in STOPPED:
             raise Stopped(status - 128)
         if self.stopping.is_set():  # however it ended, it was told to
             return
-        if status in KILLED_FOR_MEMORY and not alone:
+        if status == TAKEN:  # by another study, meanwhile
+            with self.lock:
+                self.left.append(job)
+                self.begun -= 1
+        elif status in KILLED_FOR_MEMORY and not alone:
             self.again.put(job)
             text = "killed, for memory it seems; it will be tried once more, alone"
             print(f"{job.plan.directory.name}: {text}", file=sys.stderr, flush=True)
         else:
             self._ended(job, status)
+
+    def _process(self, job: Job, place: Place, alone: bool) -> int:
+        """A run in a process of its own; its exit status."""
+        less = ["trainer.num_workers=0"] if alone and job.plan.config.trainer.num_workers else []
+        command = [sys.executable, "-m", "mtbert", "train", *self.arguments, *job.overrides, *less]
+        with self.lock:
+            if self.stopping.is_set():
+                return 0
+            self.begun += not alone
+            label = f"[{self.begun}/{self.total}] {job.plan.config.name} s{job.plan.config.seed}"
+            environment = {**os.environ, **place, LABEL: label}
+            environment |= {PLAIN: "1"} if len(self.where) > 1 else {}
+            environment |= {} if alone else {IN_STUDY: "1"}
+            process = start(command, environment)
+            self.processes.add(process)
+        status = process.wait()
+        self.processes.discard(process)
+        return status
 
     def _ended(self, job: Job, status: int) -> None:
         self.ended += 1
