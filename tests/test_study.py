@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from mtbert.cli import main
 from mtbert.compose import compose
 from mtbert.errors import Taken, explain
 from mtbert.plan import make_plan
@@ -28,11 +29,6 @@ TINY = ("encoder=tiny", "trainer.max_steps=1", "epochs=4", "trainer.threads=1", 
 SLOW = 240
 
 
-def mtbert(runs: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mtbert", "train", *arguments, *TINY]
-    return subprocess.run(command, env=environment(runs), capture_output=True, text=True, timeout=SLOW)
-
-
 def environment(runs: Path) -> dict[str, str]:
     return os.environ | {"MTBERT_RUNS": str(runs)}
 
@@ -41,31 +37,36 @@ def results(runs: Path) -> dict[str, Path]:
     return {RunRecord.from_file(path).experiment: path for path in runs.glob(f"*/{RESULT_FILE}")}
 
 
-def test_a_study_keeps_what_is_done_and_names_what_fails(tmp_path: Path) -> None:
-    broken = "phases.main.freeze=[encoder,heads]"
-    refused = mtbert(tmp_path, "-m", "experiment=00_baseline,03_share_layer")
-    assert refused.returncode == 2
-    assert refused.stderr.splitlines()[-1].endswith("did you mean '03_share_layers'?")
-    assert mtbert(tmp_path, "-m", "experiment=00_baseline", broken).returncode == 2
+def test_a_study_keeps_what_is_done_and_names_what_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MTBERT_RUNS", str(tmp_path))
+
+    def study(*arguments: str) -> tuple[int, str]:
+        """The exit status of a study, and what it and its runs had to say."""
+        return main(["train", "-m", *arguments, *TINY]), capfd.readouterr().err
+
+    status, said = study("experiment=00_baseline,03_share_layer")
+    assert status == 2 and said.splitlines()[-1].endswith("did you mean '03_share_layers'?")
+    assert study("experiment=00_baseline", "phases.main.freeze=[encoder,heads]")[0] == 2
     assert not results(tmp_path)  # nothing is started before every run is known to be sound
+    status, said = study("experiment=glob(99_*)")
+    assert status == 2 and "the study has no run" in said
 
-    nothing = mtbert(tmp_path, "-m", "experiment=glob(99_*)")
-    assert nothing.returncode == 2 and "the study has no run" in nothing.stderr
-
-    first = mtbert(tmp_path, "-m", "experiment=00_baseline,03_share_layers", "schedule.tasks=[nothing]")
-    assert first.returncode == 2
-    assert "FAILED" in first.stderr and "task 'nothing'" in first.stderr and "Traceback" not in first.stderr
+    status, said = study("experiment=00_baseline,03_share_layers", "schedule.tasks=[nothing]")
+    assert status == 2
+    assert "FAILED" in said and "task 'nothing'" in said and "Traceback" not in said
     assert len(list(tmp_path.glob(f"*/{FAILED_FILE}"))) == 2
 
-    second = mtbert(tmp_path, "-m", "experiment=00_baseline,03_share_layers")
-    assert second.returncode == 0, second.stderr
+    status, said = study("experiment=00_baseline,03_share_layers")
+    assert status == 0, said
     made = results(tmp_path)
     assert set(made) == {"00_baseline", "03_share_layers"}
     before = {path: path.read_bytes() for path in made.values()}
 
-    third = mtbert(tmp_path, "-m", "experiment=00_baseline,03_share_layers", "heads.share_layers=false,true")
-    assert third.returncode == 0, third.stderr
-    assert "study: 4 runs: 2 done, 0 to make, 0 to continue, 2 the same as another" in third.stderr
+    status, said = study("experiment=00_baseline,03_share_layers", "heads.share_layers=false,true")
+    assert status == 0, said
+    assert "study: 4 runs: 2 done, 0 to make, 0 to continue, 2 the same as another" in said
     assert {path: path.read_bytes() for path in before} == before
 
 
@@ -82,7 +83,7 @@ def test_a_study_killed_in_the_middle_goes_on(tmp_path: Path) -> None:
     process.wait()
     (first,) = tmp_path.glob("*-s1-*/result.json")
     content = first.read_bytes()
-    again = mtbert(tmp_path, *study)
+    again = subprocess.run(command, env=environment(tmp_path), stderr=subprocess.PIPE, text=True, timeout=SLOW)
     assert again.returncode == 0, again.stderr
     assert "study: 2 runs: 1 done" in again.stderr
     assert first.read_bytes() == content
