@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from mtbert.cli import COMMANDS, main
+from mtbert.config import Config
 from mtbert.errors import InputError, Stopped, explain
+from mtbert.rundir import command_line
 
 
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,6 +45,8 @@ def test_a_mistake_is_one_line_and_with_debug_a_traceback(capsys: pytest.Capture
         (OSError(errno.ENOSPC, "No space left on device", "x.json"), "disk full: x.json could not be written", 1),
         (RuntimeError("I/O error: No space left on device (os error 28)"), "disk full: a file could not be written", 1),
         (PermissionError(errno.EACCES, "Permission denied", "/runs"), "/runs: Permission denied", 1),
+        (MemoryError(), "out of memory: no more can be had", 137),
+        (RuntimeError("alloc_cpu.cpp: can't allocate memory: you tried 4 TB"), "out of memory: alloc_cpu.cpp", 137),
         (RuntimeError("two\nlines"), "unexpected RuntimeError: two lines (--debug shows where)", 1),
     ],
 )
@@ -50,3 +54,18 @@ def test_errors_explained(error: BaseException, line: str, status: int) -> None:
     explained, code = explain(error)
     assert explained.startswith(line) and "\n" not in explained
     assert code == status
+
+
+def test_a_run_is_told_of_the_users_config_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nbatch_size: 7\n")
+    asked: list[object] = []
+
+    def run(config: Config, overrides: list[str], arguments: list[str]) -> None:
+        asked.extend([config.batch_size, list(overrides), arguments])
+
+    monkeypatch.setattr("mtbert.train.run", run)
+    assert main(["train", "experiment=mine", "--config-dir", str(tmp_path)]) == 0
+    assert asked == [7, ["experiment=mine"], ["--config-dir", str(tmp_path)]]
+    command = command_line(["experiment=mine"], ["--config-dir", "my conf"])
+    assert command == "mtbert train --config-dir 'my conf' experiment=mine"

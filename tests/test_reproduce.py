@@ -56,6 +56,7 @@ def test_one_study_is_made_of_what_was_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MTBERT_RUNS", str(tmp_path))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as many for each run as for one alone
     asked: list[list[str]] = []
     monkeypatch.setattr(hydra_app, "main", asked.append)
     arguments = argparse.Namespace(

@@ -52,6 +52,7 @@ def test_a_run_that_goes_on_equals_one_made_alone(
     monkeypatch.delenv(sharing.KEEP)
     shared = make(tmp_path / "shared", *further)
 
+    assert "goes on from the last epoch of" in (shared.directory / "run.log").read_text()
     assert shared.started == first.started
     assert [dataclasses.replace(e, seconds=0.0) for e in shared.epochs] == [
         dataclasses.replace(e, seconds=0.0) for e in alone.epochs

@@ -54,7 +54,12 @@ def test_a_run_leaves_its_config_record_predictions_and_checkpoints(unbroken: Ru
     assert unbroken.rows["quora"]["dev"].dropped == {"empty sentence2": 1, "empty is_duplicate": 1}
     dev = pd.read_csv(directory / "predictions" / "dev-sts.csv", dtype={"id": str})
     assert len(dev) == unbroken.rows["sts"]["dev"].used
-    assert {"best.safetensors", "last.safetensors"} <= {path.name for path in (directory / "checkpoints").iterdir()}
+    assert {path.name for path in (directory / "checkpoints").iterdir()} == {"best.safetensors", "last.safetensors"}
+    lines = (directory / "run.log").read_text().splitlines()
+    assert [line.split(" INFO ")[1].split("  ")[0] for line in lines if " INFO " in line] == [
+        f"epoch {number}/5 ({phase})" for number, phase in enumerate(["main"] * 2 + ["extra"] * 3, start=1)
+    ]
+    assert unbroken.command == "mtbert train " + " ".join(TINY[:-2]) + " 'loggers=[]' test_predictions=false"
 
 
 def test_only_the_heads_change_where_the_encoder_is_fixed(unbroken: RunRecord, tmp_path: Path) -> None:
@@ -186,12 +191,12 @@ def test_a_run_without_a_sound_checkpoint_starts_over(
     settings = config(tmp_path)
     interrupted(monkeypatch, settings, "training_step", 5, ask_to_stop)
     folder = next(tmp_path.glob("*/checkpoints"))
-    for path in folder.iterdir():
-        path.write_bytes(path.read_bytes()[:1000])
+    (folder / "last.safetensors").write_bytes((folder / "last.safetensors").read_bytes()[:1000])
+    for path in folder.glob("best-*"):
+        path.write_bytes(path.read_bytes()[:-4] + b"0000")
     equal(run(settings, TINY), unbroken)
     assert "last.safetensors: not a readable checkpoint" in caplog.text
-    assert "previous.safetensors: not a readable checkpoint" in caplog.text
-    assert "; the run starts over" in caplog.text
+    assert "weights cannot be read: the content is not what was written; the run starts over" in caplog.text
 
 
 @pytest.mark.parametrize(("keep", "left"), [("none", set()), ("best", {"best.safetensors"})])

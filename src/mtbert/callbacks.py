@@ -15,7 +15,6 @@ from pytorch_lightning import Callback, Trainer
 from torch import Tensor
 
 from mtbert.checkpoints import previous, read_checkpoint, read_weights, save_weights
-from mtbert.config import TrainerConfig
 from mtbert.data.datamodule import MixedDataModule
 from mtbert.data.updates import Update
 from mtbert.errors import InputError
@@ -87,8 +86,7 @@ class Recorder(Callback):
     @property
     def best(self) -> Path:
         """The weights of the best epoch so far."""
-        running = self._weights(self.best_index)
-        return running if running.is_file() else self._final
+        return self._kept(self.best_index)
 
     @property
     def _final(self) -> Path:
@@ -97,6 +95,10 @@ class Recorder(Callback):
     def _weights(self, index: int | None) -> Path:
         """Where an epoch's weights are while the run goes on."""
         return self.checkpoints / f"best-{index}.safetensors"
+
+    def _kept(self, index: int | None) -> Path:
+        """The same; under their final name where a finished run was cut off before its result was written."""
+        return path if (path := self._weights(index)).is_file() else self._final
 
     @property
     def last(self) -> Path:
@@ -121,9 +123,10 @@ class Recorder(Callback):
         there = [path for path in (self.last, previous(self.last)) if path.exists()]
         for path in there:
             try:
-                self.load_state_dict(read_checkpoint(path)["callbacks"][self.state_key])
-                if self.best_index is not None:
-                    read_weights(self.best)
+                state = read_checkpoint(path)["callbacks"][self.state_key]
+                if state["best_index"] is not None:
+                    read_weights(self._kept(state["best_index"]))
+                self.load_state_dict(state)
                 return path
             except InputError as error:
                 otherwise = "the run starts over" if path == there[-1] else "the one before is taken"
@@ -193,15 +196,18 @@ class Recorder(Callback):
         self._logits.clear()
 
     def finish(self) -> None:
-        """The run has its weights: they take their final name."""
+        """Training is over: the best weights take their final name, and only the last checkpoint stays beside them."""
         if self.best != self._final:
             self.best.replace(self._final)
+        for path in set(self.checkpoints.glob("*.safetensors")) - {self._final, self.last}:
+            path.unlink()
 
     def tidy(self, keep: str) -> None:
         """Remove what a finished run does not keep (``keep`` of the config)."""
-        kept = {"all": {self._final, self.last}, "best": {self._final}, "none": set()}[keep]
-        for path in set(self.checkpoints.glob("*.safetensors")) - kept:
-            path.unlink()
+        if keep != "all":
+            self.last.unlink(missing_ok=True)
+        if keep == "none":
+            self._final.unlink(missing_ok=True)
 
     def _running(self, module: MultitaskModule) -> dict[str, float]:
         """Metrics of the training pass itself: of weights that change, and with dropout."""
@@ -220,49 +226,6 @@ class Recorder(Callback):
         best = self.epochs[self.best_index]["metrics"].get(AVERAGE)
         newest = self.epochs[-1]["metrics"].get(AVERAGE)
         return best is None or (newest is not None and newest > best)
-
-
-class Checkpoints(Callback):
-    """Writes a checkpoint after every epoch, and now and then between two steps or in an evaluation.
-
-    When the process is asked to stop, it does so there, with a checkpoint. Last of the callbacks: what the others
-    do after a step or an epoch is in it.
-    """
-
-    def __init__(self, recorder: Recorder, options: TrainerConfig, stop: Stop) -> None:
-        self.recorder, self.options, self.stop = recorder, options, stop
-        self._clock = time.perf_counter()  # of the last one
-
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        step, every = self.recorder.step, self.options.checkpoint_every_steps
-        if step < trainer.num_training_batches:  # after the last one the evaluation comes first
-            self._between(trainer, every is not None and step % every == 0)
-
-    def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        self._between(trainer)
-
-    def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
-        self._save(trainer)
-        self.stop.check()
-
-    def on_save_checkpoint(  # type: ignore[override]
-        self, trainer: Trainer, pl_module: MultitaskModule, checkpoint: dict[str, Any]
-    ) -> None:
-        if trainer.validating:  # as Lightning knows an evaluation that is to be made again, from its first batch on
-            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
-            cut = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
-            progress |= {"total": cut, "current": dict(cut), "is_last_batch": False}
-
-    def _between(self, trainer: Trainer, due: bool = False) -> None:
-        every = self.options.checkpoint_every_minutes
-        late = every is not None and time.perf_counter() - self._clock >= 60 * every
-        if due or late or self.stop.number is not None:
-            self._save(trainer)
-        self.stop.check()
-
-    def _save(self, trainer: Trainer) -> None:
-        self.recorder.save(trainer)
-        self._clock = time.perf_counter()
 
 
 class EmbeddingCache(Callback):

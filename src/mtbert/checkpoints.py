@@ -7,22 +7,30 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning_fabric.utilities.types import _PATH
+from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.plugins.io import CheckpointIO
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from mtbert.config import TrainerConfig
 from mtbert.errors import InputError
 from mtbert.paths import atomic_write
+from mtbert.stopping import Stop
+
+if TYPE_CHECKING:
+    from mtbert.callbacks import Recorder
+    from mtbert.module import MultitaskModule
 
 TENSOR, ITEMS = "__tensor__", "__items__"
-DIGEST = "blake2b"
+DIGEST = "sha256"
 
 
 class SafetensorsIO(CheckpointIO):
@@ -51,6 +59,49 @@ class SafetensorsIO(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
+class Checkpoints(Callback):
+    """Writes a checkpoint after every epoch, and now and then between two steps or in an evaluation.
+
+    When the process is asked to stop, it does so there, with a checkpoint. Last of the callbacks: what the others
+    do after a step or an epoch is in it.
+    """
+
+    def __init__(self, recorder: Recorder, options: TrainerConfig, stop: Stop) -> None:
+        self.recorder, self.options, self.stop = recorder, options, stop
+        self._clock = time.perf_counter()  # of the last one
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        step, every = self.recorder.step, self.options.checkpoint_every_steps
+        if step < trainer.num_training_batches:  # after the last one the evaluation comes first
+            self._between(trainer, every is not None and step % every == 0)
+
+    def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        self._between(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
+        self._save(trainer)
+        self.stop.check()
+
+    def on_save_checkpoint(  # type: ignore[override]
+        self, trainer: Trainer, pl_module: MultitaskModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if trainer.validating:  # as Lightning knows an evaluation that is to be made again, from its first batch on
+            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
+            cut = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+            progress |= {"total": cut, "current": dict(cut), "is_last_batch": False}
+
+    def _between(self, trainer: Trainer, due: bool = False) -> None:
+        every = self.options.checkpoint_every_minutes
+        late = every is not None and time.perf_counter() - self._clock >= 60 * every
+        if due or late or self.stop.number is not None:
+            self._save(trainer)
+        self.stop.check()
+
+    def _save(self, trainer: Trainer) -> None:
+        self.recorder.save(trainer)
+        self._clock = time.perf_counter()
+
+
 def previous(path: Path) -> Path:
     """Where the checkpoint before the one at ``path`` is kept."""
     return path.with_name("previous" + path.suffix)
@@ -75,7 +126,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
     """A digest of tensors on the CPU, their names, types and shapes, and a text."""
-    total = hashlib.blake2b(text.encode(), digest_size=16)
+    total = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

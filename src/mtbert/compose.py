@@ -7,6 +7,7 @@ import re
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlparse
 
 import yaml
 from hydra import compose as hydra_compose
@@ -53,6 +54,14 @@ def _compose(overrides: Sequence[str], config_dir: Path | None) -> DictConfig:
     if OmegaConf.is_interpolation(composed, "name"):
         composed.name = experiment
     return composed
+
+
+def config_dir_arguments(hydra: DictConfig) -> list[str]:
+    """The ``--config-dir`` arguments of the command line that Hydra was started with; ``hydra`` is its own config."""
+    sources = OmegaConf.to_container(hydra.runtime.config_sources)
+    assert isinstance(sources, list)
+    folders = [urlparse(s["path"]).path or s["path"] for s in sources if s["provider"] == "command-line"]
+    return [part for folder in folders for part in ("--config-dir", folder)]
 
 
 def explained(error: Exception) -> InputError:

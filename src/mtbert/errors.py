@@ -8,6 +8,9 @@ import os
 import signal
 from collections.abc import Iterable
 
+OUT_OF_MEMORY = 128 + 9  # exit status: as if the system had killed the process for it
+TAKEN = 75  # exit status: try again later (EX_TEMPFAIL)
+
 
 class InputError(Exception):
     """A mistake in what the user gave (file, row, key, name).
@@ -15,6 +18,10 @@ class InputError(Exception):
     The message is one line that says where it is, what was found and what would be right. The command line
     prints it and exits with status 2; ``--debug`` shows the traceback as well.
     """
+
+
+class Taken(InputError):
+    """Another process is making this run."""
 
 
 class Stopped(BaseException):
@@ -37,10 +44,12 @@ def nearest(name: str, options: Iterable[str]) -> str:
 def explain(error: BaseException) -> tuple[str, int]:
     """The line that a person is shown for an error, and the exit status."""
     if isinstance(error, InputError):
-        return str(error), 2
+        return str(error), TAKEN if isinstance(error, Taken) else 2
     if isinstance(error, Stopped | KeyboardInterrupt):
         number = error.number if isinstance(error, Stopped) else signal.SIGINT
         return "stopped", 128 + number
+    if out_of_memory(error):
+        return f"out of memory: {' '.join(str(error).split())[:200] or 'no more can be had'}", OUT_OF_MEMORY
     if os.strerror(errno.ENOSPC) in str(error):  # an OSError, or what safetensors makes of one
         name = getattr(error, "filename", None) or "a file"
         return f"disk full: {name} could not be written; nothing half written is left", 1
@@ -48,3 +57,11 @@ def explain(error: BaseException) -> tuple[str, int]:
         return f"{error.filename}: {error.strerror}" if error.filename else str(error), 1
     reason = " ".join(str(error).split()) or "no reason given"
     return f"unexpected {type(error).__name__}: {reason} (--debug shows where)", 1
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: Python's, torch's on the CPU (a plain RuntimeError) or a device's."""
+    texts = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(text in str(error).lower() for text in texts)
+    )

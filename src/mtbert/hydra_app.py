@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from mtbert.compose import CONFIG_ERRORS, explained
+from mtbert.compose import CONFIG_ERRORS, config_dir_arguments, explained
 from mtbert.config import register, typed
 from mtbert.paths import conf_dir
 from mtbert.process import prepare
@@ -46,7 +46,7 @@ def train(composed: DictConfig) -> None:
 
     job = HydraConfig.get()
     try:
-        run(typed(composed), job.overrides.task)
+        run(typed(composed), job.overrides.task, arguments=config_dir_arguments(job))
     except Exception as error:
         if job.mode == RunMode.MULTIRUN:  # for its launcher to see
             raise

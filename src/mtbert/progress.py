@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import Any
@@ -15,6 +16,8 @@ from mtbert.module import MultitaskModule
 from mtbert.plan import Plan
 from mtbert.study import LABEL, PLAIN
 from mtbert.terminal import clock
+
+logger = logging.getLogger(__name__)
 
 
 class Progress(Callback):
@@ -47,7 +50,9 @@ class Progress(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: MultitaskModule) -> None:  # type: ignore[override]
         self._close()
         epoch = self.recorder.epochs[-1]
-        print(f"{self.label}  {self._position(epoch)}  {_figures(epoch)}", file=sys.stderr, flush=True)
+        line = f"{self._position(epoch)}  {_figures(epoch)}"
+        print(f"{self.label}  {line}", file=sys.stderr, flush=True)
+        logger.info("%s", line)
 
     def on_exception(  # type: ignore[override]
         self, trainer: Trainer, pl_module: MultitaskModule, exception: BaseException

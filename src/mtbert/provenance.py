@@ -17,7 +17,7 @@ from mtbert.rundir import command_line
 PACKAGES = ("mtbert", "torch", "pytorch-lightning", "torchmetrics", "hydra-core", "tokenizers", "numpy", "pandas")
 
 
-def provenance(plan: Plan, overrides: Sequence[str]) -> dict[str, Any]:
+def provenance(plan: Plan, overrides: Sequence[str], arguments: Sequence[str] = ()) -> dict[str, Any]:
     """The fields of ``result.json`` that are known before a run starts."""
     config, (commit, dirty) = plan.config, git_state()
     return {
@@ -29,7 +29,7 @@ def provenance(plan: Plan, overrides: Sequence[str]) -> dict[str, Any]:
         "recipe": config.recipe.name,
         "encoder": {"name": config.encoder.name, "sha256": resolve(config.encoder).weights_sha256},
         "data": {"name": config.data.name, "sha256": _checksums(plan)},
-        "command": command_line(overrides),
+        "command": command_line(overrides, arguments),
         "overrides": list(overrides),
         "commit": commit,
         "dirty": dirty,

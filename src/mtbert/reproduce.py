@@ -15,6 +15,7 @@ from mtbert.compose import compose
 from mtbert.config import Config
 from mtbert.errors import InputError
 from mtbert.results.paper import paper_rows
+from mtbert.runtime import shared_out
 from mtbert.terminal import clock
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def main(args: argparse.Namespace) -> int:
         raise InputError(f"--jobs {args.jobs}: expected a number above 0")
     scale, why = (args.scale, "asked for") if args.scale else pick_scale()
     print(f"scale: {scale} ({why})", file=sys.stderr)
-    shared = [f"scale={scale}", *args.overrides]
+    shared = [f"scale={scale}", *shared_out(args.jobs), *args.overrides]
     plans = [_plan(["experiment=" + name, f"seed={seed}", *shared]) for seed in seeds for name in experiments]
     _announce(plans, args.jobs)
     study = ["-m", f"experiment={','.join(experiments)}", f"seed={','.join(map(str, seeds))}", *shared]

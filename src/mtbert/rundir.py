@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,12 +15,14 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from mtbert.errors import InputError
+from mtbert.errors import InputError, Taken
 from mtbert.plan import Plan
 from mtbert.results.archive import take_over
 from mtbert.results.record import RESULT_FILE, FailedRun, RunRecord, archives
 
 logger = logging.getLogger(__name__)
+
+IN_STUDY = "MTBERT_IN_STUDY"  # set for the runs of a study
 
 
 def now() -> str:
@@ -26,20 +30,41 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def command_line(overrides: Sequence[str]) -> str:
+def command_line(overrides: Sequence[str], arguments: Sequence[str] = ()) -> str:
     """The command that makes a run."""
-    return shlex.join(["mtbert", "train", *overrides])
+    return shlex.join(["mtbert", "train", *arguments, *overrides])
+
+
+def _lock(plan: Plan) -> FileLock:
+    locks = Path(plan.config.runs_dir) / ".locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    return FileLock(locks / f"{plan.hash}.lock")
+
+
+def is_claimed(plan: Plan) -> bool:
+    """Whether a process is making this run."""
+    lock = _lock(plan)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
 
 
 @contextmanager
 def claimed(plan: Plan) -> Iterator[None]:
-    """Hold a run, so that two studies on one folder do no work twice; a process that dies lets go."""
-    locks = Path(plan.config.runs_dir) / ".locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(locks / f"{plan.hash}.lock")
+    """Hold a run, so that two studies on one folder do no work twice; a process that dies lets go.
+
+    Raises:
+        Taken: somebody else holds it, and this process belongs to a study, which has other runs to make.
+    """
+    lock = _lock(plan)
     try:
         lock.acquire(timeout=0)
     except Timeout:
+        if IN_STUDY in os.environ:
+            raise Taken(f"{plan.directory.name}: another process is making this run") from None
         print(f"{plan.directory.name}: another process is making this run; waiting for it", file=sys.stderr, flush=True)
         lock.acquire()
     try:
@@ -67,18 +92,44 @@ def _results(plan: Plan) -> str:
     return f"*-{plan.hash}/{RESULT_FILE}"
 
 
-def begun(plan: Plan) -> bool:
-    """Whether there is a checkpoint to go on from."""
-    return (plan.directory / "checkpoints" / "last.safetensors").is_file()
+def begun(plan: Plan) -> Path | None:
+    """The directory with a checkpoint to go on from, under whatever experiment name; its own first."""
+    found = Path(plan.config.runs_dir).glob(f"*-{plan.hash}/checkpoints/*.safetensors")
+    folders = {path.parents[1] for path in found if path.name in ("last.safetensors", "previous.safetensors")}
+    return min(folders, key=lambda folder: (folder != plan.directory, folder), default=None)
 
 
-def record_alias(plan: Plan, record: RunRecord, overrides: Sequence[str]) -> RunRecord:
+def take_up(plan: Plan) -> None:
+    """Make the run's directory ready, with what an earlier process has left.
+
+    What was begun under another name goes on under the plan's; its checkpoints move last, for who is cut off here.
+    Files that a killed process was writing are removed.
+    """
+    source, target = begun(plan), plan.directory
+    target.mkdir(parents=True, exist_ok=True)
+    if source is not None and source != target:
+        _move(source, target)
+    for path in target.rglob(".*.part"):
+        path.unlink()
+
+
+def _move(source: Path, target: Path) -> None:
+    logger.warning("%s is the same run, half made: it goes on as %s", source.name, target.name)
+    for entry in sorted(source.iterdir(), key=lambda entry: entry.name == "checkpoints"):
+        if (there := target / entry.name).is_dir():
+            shutil.rmtree(there)
+        entry.replace(there)
+    source.rmdir()
+
+
+def record_alias(plan: Plan, record: RunRecord, overrides: Sequence[str], arguments: Sequence[str] = ()) -> RunRecord:
     """Record a finished run under the plan's name too, so that each experiment has its row in the table.
 
     One of the archive is first copied to the plan's runs, with the run that it may be the same as.
 
     Args:
         overrides: what made the plan; they, not those of the run itself, say which row it is.
+        arguments: of the command line beside them.
     """
     runs = Path(plan.config.runs_dir)
     if record.directory.parent.resolve() != runs.resolve():
@@ -92,7 +143,7 @@ def record_alias(plan: Plan, record: RunRecord, overrides: Sequence[str]) -> Run
         record,
         experiment=plan.config.name,
         same_as=record.same_as or record.directory.name,
-        command=command_line(overrides),
+        command=command_line(overrides, arguments),
         overrides=list(overrides),
     )
     plan.directory.mkdir(parents=True, exist_ok=True)

@@ -51,10 +51,28 @@ def find_runtime(trainer: TrainerConfig) -> Runtime:
     return Runtime(accelerator, precision, threads, f"{accelerator} ({name}, {threads} threads)")
 
 
-def default_threads() -> int:
-    """What OMP_NUM_THREADS, which torch heeds as well, says; else all cores."""
+def default_threads(jobs: int = 1) -> int:
+    """What OMP_NUM_THREADS, which torch heeds as well, says; else the cores, shared out to ``jobs`` runs at a time."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    return int(asked) if asked.isdigit() and int(asked) > 0 else available_cores()
+    return int(asked) if asked.isdigit() and int(asked) > 0 else max(1, available_cores() // jobs)
+
+
+def shared_out(jobs: int) -> list[str]:
+    """The override that gives each of ``jobs`` runs at a time its threads, where the default would give it too many.
+
+    Threads are part of a run's identity, so whoever plans a study and whoever makes its runs have to agree on it.
+    """
+    return [] if default_threads(jobs) == default_threads() else [f"trainer.threads={default_threads(jobs)}"]
+
+
+def visible_gpus() -> list[str]:
+    """The CUDA devices that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name.strip() for name in named.split(",") if name.strip()]
+    return [str(index) for index in range(torch.cuda.device_count())]
 
 
 def available_cores() -> int:

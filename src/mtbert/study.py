@@ -8,20 +8,24 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from pathlib import Path
+from queue import SimpleQueue
 
-from mtbert.errors import InputError, Stopped
+from mtbert import sharing
+from mtbert.errors import OUT_OF_MEMORY, TAKEN, InputError, Stopped
 from mtbert.plan import Plan
 from mtbert.results.record import FAILED_FILE, FailedRun
-from mtbert.rundir import begun, finished, record_alias, record_failure
+from mtbert.rundir import IN_STUDY, begun, finished, is_claimed, record_alias, record_failure
 from mtbert.terminal import clock
 
 LABEL = "MTBERT_LABEL"  # what a run's progress lines open with
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit statuses of a run that was told to stop: no failure
+KILLED_FOR_MEMORY = (-signal.SIGKILL, OUT_OF_MEMORY)  # what the system does, and what a run itself says
 PLAIN = "MTBERT_PLAIN"  # set where several runs write to one terminal: lines, no bars
+Place = Mapping[str, str]  # environment variables of the runs that are made there
 
 
 @dataclass(frozen=True)
@@ -32,11 +36,18 @@ class Job:
     overrides: tuple[str, ...]
 
 
-def run_study(jobs: Sequence[Job], parallel: int, arguments: Sequence[str] = ()) -> dict[str, str]:
+def places(jobs: int, gpus: Sequence[str], runs_per_gpu: int = 1) -> list[Place]:
+    """Where ``jobs`` runs at a time are made: each on a GPU of its own as far as there are any, GPU after GPU."""
+    if not gpus:
+        return [{}] * jobs
+    return [{"CUDA_VISIBLE_DEVICES": gpu} for _ in range(runs_per_gpu) for gpu in gpus][:jobs]
+
+
+def run_study(jobs: Sequence[Job], where: Sequence[Place], arguments: Sequence[str] = ()) -> dict[str, str]:
     """Make every run that is not done yet; a failing one does not stop the others.
 
     Args:
-        parallel: how many at a time.
+        where: see ``places``; as many runs are made at a time.
         arguments: further command-line arguments that every run gets (``--config-dir ...``).
 
     Returns:
@@ -45,29 +56,43 @@ def run_study(jobs: Sequence[Job], parallel: int, arguments: Sequence[str] = ())
     distinct = {job.plan.hash: job for job in reversed(jobs)}
     missing = [job for job in jobs if distinct[job.plan.hash] is job and finished(job.plan) is None]
     _announce(jobs, missing)
-    failures = _Study(missing, parallel, arguments).run()
+    failures = _Study(missing, where, arguments).run()
     for job in jobs:
+        sharing.forget(job.plan)
         if (record := finished(job.plan)) is not None:
-            record_alias(job.plan, record, job.overrides)
+            record_alias(job.plan, record, job.overrides, arguments)
     return failures
 
 
-class _Study:
-    """Runs being made, so many processes at a time; stopped together."""
+def start(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """The process of a run."""
+    return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
 
-    def __init__(self, jobs: Sequence[Job], parallel: int, arguments: Sequence[str]) -> None:
-        self.jobs, self.parallel, self.arguments = jobs, parallel, arguments
+
+class _Study:
+    """Runs being made, one process each at every place; stopped together."""
+
+    def __init__(self, jobs: Sequence[Job], where: Sequence[Place], arguments: Sequence[str]) -> None:
+        self.left, self.where, self.arguments = deque(jobs), where, arguments
+        self.unfinished = {job.plan.hash for job in jobs}
+        self.after = sharing.successions([job.plan for job in jobs])
+        self.total, self.begun, self.ended = len(jobs), 0, 0
+        self.again: SimpleQueue[Job] = SimpleQueue()  # killed for memory
         self.processes: set[subprocess.Popen[bytes]] = set()
         self.failures: dict[str, str] = {}
         self.started = time.perf_counter()
         self.stopping = threading.Event()
         self.lock = threading.Lock()  # no process is started once stopping is set
+        self.waited = False
 
     def run(self) -> dict[str, str]:
-        pool = ThreadPoolExecutor(max_workers=self.parallel)
+        pool = ThreadPoolExecutor(max_workers=len(self.where))
         try:
-            for future in [pool.submit(self._make, number, job) for number, job in enumerate(self.jobs, start=1)]:
+            threads = [pool.submit(self._work, place) for place in self.where]
+            for future in wait(threads, return_when=FIRST_EXCEPTION).done:
                 future.result()
+            while not self.again.empty():
+                self._make(self.again.get(), self.where[0], alone=True)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             self._stop()
@@ -75,31 +100,80 @@ class _Study:
         pool.shutdown()
         return self.failures
 
-    def _make(self, number: int, job: Job) -> None:
-        """One run, in a process of its own."""
-        total = len(self.jobs)
-        environment = os.environ | {LABEL: f"[{number}/{total}] {job.plan.config.name} s{job.plan.config.seed}"}
-        if self.parallel > 1:
-            environment[PLAIN] = "1"
-        command = [sys.executable, "-m", "mtbert", "train", *self.arguments, *job.overrides]
+    def _work(self, place: Place) -> None:
+        """Make runs, one after another, until none is left."""
+        while not self.stopping.is_set() and self.left:
+            if (job := self._next()) is None:
+                self.stopping.wait(1)
+            elif finished(job.plan) is None:
+                self._make(job, place)
+            else:
+                self.ended += 1
+                self.unfinished.discard(job.plan.hash)
+
+    def _next(self) -> Job | None:
+        """A run that nobody is making and that waits for none to begin with; None where there is no such run."""
         with self.lock:
-            if self.stopping.is_set():
-                return
-            process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
-            self.processes.add(process)
-        status = process.wait()
-        self.processes.discard(process)
+            free = [job for job in self.left if not is_claimed(job.plan)]
+            for job in free:
+                if self.after.get(job.plan.hash) not in self.unfinished:
+                    self.left.remove(job)
+                    return job
+            if self.left and not free and not self.waited:
+                self.waited = True
+                names = ", ".join(job.plan.directory.name for job in self.left)
+                print(f"study: waiting for what another process is making: {names}", file=sys.stderr, flush=True)
+            return None
+
+    def _make(self, job: Job, place: Place, alone: bool = False) -> None:
+        """One run; ``alone``: once more, with nothing beside it."""
+        status = self._process(job, place, alone)
         if status in STOPPED:
             raise Stopped(status - 128)
         if self.stopping.is_set():  # however it ended, it was told to
             return
+        if status == TAKEN:  # by another study, meanwhile
+            with self.lock:
+                self.left.append(job)
+                self.begun -= 1
+        elif status in KILLED_FOR_MEMORY and not alone:
+            self.again.put(job)
+            self.unfinished.discard(job.plan.hash)  # nobody waits for it
+            text = "killed, for memory it seems; it will be tried once more, alone"
+            print(f"{job.plan.directory.name}: {text}", file=sys.stderr, flush=True)
+        else:
+            self._ended(job, status)
+
+    def _process(self, job: Job, place: Place, alone: bool) -> int:
+        """A run in a process of its own; its exit status."""
+        less = ["trainer.num_workers=0"] if alone and job.plan.config.trainer.num_workers else []
+        command = [sys.executable, "-m", "mtbert", "train", *self.arguments, *job.overrides, *less]
+        with self.lock:
+            if self.stopping.is_set():
+                return 0
+            self.begun += not alone
+            label = f"[{self.begun}/{self.total}] {job.plan.config.name} s{job.plan.config.seed}"
+            environment = {**os.environ, **place, LABEL: label}
+            environment |= {PLAIN: "1"} if len(self.where) > 1 else {}
+            environment |= {} if alone else {IN_STUDY: "1"}
+            environment |= {sharing.KEEP: "1"} if job.plan.hash in self.after.values() else {}
+            process = start(command, environment)
+            self.processes.add(process)
+        status = process.wait()
+        self.processes.discard(process)
+        return status
+
+    def _ended(self, job: Job, status: int) -> None:
+        self.ended += 1
+        self.unfinished.discard(job.plan.hash)
         if status:
             name, reason = job.plan.directory.name, _reason(job, status)
             self.failures[name] = reason
             print(f"FAILED {name}: {reason}", file=sys.stderr, flush=True)
-        elif number < total and self.parallel == 1:
-            left = (time.perf_counter() - self.started) / number * (total - number)
-            print(f"study: {number} of {total} runs done, about {clock(left)} left", file=sys.stderr, flush=True)
+        elif self.ended < self.total:
+            left = (time.perf_counter() - self.started) / self.ended * (self.total - self.ended)
+            text = f"{self.ended} of {self.total} runs done, about {clock(left)} left"
+            print(f"study: {text}", file=sys.stderr, flush=True)
 
     def _stop(self) -> None:
         """End what is running, in order where it lets itself be ended."""
@@ -116,7 +190,7 @@ class _Study:
 
 
 def _announce(jobs: Sequence[Job], missing: Sequence[Job]) -> None:
-    half = sum(begun(job.plan) for job in missing)
+    half = sum(begun(job.plan) is not None for job in missing)
     same = len(jobs) - len({job.plan.hash for job in jobs})
     parts = [f"{len(jobs) - same - len(missing)} done", f"{len(missing) - half} to make", f"{half} to continue"]
     if same:
@@ -130,15 +204,10 @@ def _reason(job: Job, status: int) -> str:
         return FailedRun.from_file(job.plan.directory / FAILED_FILE).reason
     except InputError:
         reason = f"exit status {status}" if status > 0 else f"killed by signal {-status}"
-        if status == -9:
+        if status in KILLED_FOR_MEMORY:
             reason += " (out of memory?)"
         record_failure(job.plan, reason)
         return reason
-
-
-def forwarded(config_dirs: Sequence[Path]) -> list[str]:
-    """Command-line arguments that hand the user's config folders on to every run."""
-    return [part for folder in config_dirs for part in ("--config-dir", str(folder))]
 
 
 class StudyFailed(InputError):

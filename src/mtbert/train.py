@@ -20,8 +20,8 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from mtbert import sharing
 from mtbert.board import Board
-from mtbert.callbacks import Checkpoints, EmbeddingCache, Recorder
-from mtbert.checkpoints import SafetensorsIO, load_weights
+from mtbert.callbacks import EmbeddingCache, Recorder
+from mtbert.checkpoints import Checkpoints, SafetensorsIO, load_weights
 from mtbert.config import Config
 from mtbert.data.datamodule import MixedDataModule
 from mtbert.errors import Stopped, explain
@@ -35,17 +35,23 @@ from mtbert.plan import Phase, Plan, make_plan
 from mtbert.progress import Progress
 from mtbert.provenance import provenance
 from mtbert.results.record import FAILED_FILE, Epoch, RunRecord, best_of
-from mtbert.rundir import claimed, finished, record_alias, record_failure
+from mtbert.rundir import claimed, finished, record_alias, record_failure, take_up
 from mtbert.runtime import find_runtime
 from mtbert.stopping import deferred_signals
 
 
-def run(config: Config, overrides: Sequence[str] = (), callbacks: Sequence[Callback] = ()) -> RunRecord:
+def run(
+    config: Config,
+    overrides: Sequence[str] = (),
+    callbacks: Sequence[Callback] = (),
+    arguments: Sequence[str] = (),
+) -> RunRecord:
     """Train as ``config`` says, unless it is done already; an interrupted run goes on where it stopped.
 
     Args:
         overrides: how the config came about, for the record.
         callbacks: to watch the training with; they have to leave it as it is.
+        arguments: of the command line beside the overrides (``--config-dir ...``), for the record too.
 
     Returns:
         The record that stands in the run directory's ``result.json``.
@@ -57,23 +63,23 @@ def run(config: Config, overrides: Sequence[str] = (), callbacks: Sequence[Callb
     with claimed(plan):
         if (done := finished(plan)) is not None:
             print(f"{done.directory}: done already", file=sys.stderr)
-            return record_alias(plan, done, overrides)
-        plan.directory.mkdir(parents=True, exist_ok=True)
+            return record_alias(plan, done, overrides, arguments)
+        take_up(plan)
         (plan.directory / FAILED_FILE).unlink(missing_ok=True)
         try:
             with _log_file(plan.directory / "run.log"):
-                return _train(plan, overrides, callbacks)
+                return _train(plan, provenance(plan, overrides, arguments), callbacks)
         except Exception as error:
             record_failure(plan, explain(error)[0])
             raise
 
 
-def _train(plan: Plan, overrides: Sequence[str], callbacks: Sequence[Callback]) -> RunRecord:
+def _train(plan: Plan, origin: dict[str, Any], callbacks: Sequence[Callback]) -> RunRecord:
+    """``origin``: of the code that trains, whatever is edited meanwhile."""
     config, directory = plan.config, plan.directory
     torch.set_num_threads(plan.runtime.threads)
     with atomic_write(directory / "config.yaml") as temporary:
         OmegaConf.save(OmegaConf.structured(config), temporary)
-    origin = provenance(plan, overrides)  # of the code that trains, whatever is edited meanwhile
     recorder = Recorder(directory / "checkpoints")
     sharing.take_up(plan)
     data = MixedDataModule.from_plan(plan)
@@ -163,15 +169,21 @@ def make_record(origin: dict[str, Any], plan: Plan, data: MixedDataModule, recor
 
 @contextmanager
 def _log_file(path: Path) -> Iterator[None]:
-    """Keep what is logged meanwhile in a file too; a continued run appends."""
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
-    logging.getLogger("mtbert").addHandler(handler)
+    """Keep what is logged meanwhile in a file too, a continued run appends; warnings are shown as well."""
+    log, file, shown = logging.getLogger("mtbert"), logging.FileHandler(path, encoding="utf-8"), logging.StreamHandler()
+    file.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    shown.setLevel(logging.WARNING)
+    level = log.level
+    log.setLevel(logging.INFO)
+    for handler in (file, shown):
+        log.addHandler(handler)
     try:
         yield
     finally:
-        logging.getLogger("mtbert").removeHandler(handler)
-        handler.close()
+        for handler in (file, shown):
+            log.removeHandler(handler)
+            handler.close()
+        log.setLevel(level)
 
 
 @contextmanager
