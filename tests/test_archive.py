@@ -86,3 +86,11 @@ def test_an_archive_that_is_not_there_is_said(
     monkeypatch.setenv("MTBERT_ARCHIVE", str(tmp_path / "nowhere"))
     with pytest.raises(InputError, match=r"MTBERT_ARCHIVE=.*nowhere: no such folder of runs"):
         finished(plan("00_baseline", archived, tmp_path / "runs"))
+
+
+def test_an_archive_names_no_folder_of_the_machine(archived: RunRecord, tmp_path: Path) -> None:
+    config = archived.directory / "config.yaml"
+    config.write_text("name: 00_baseline\nruns_dir: /home/me/runs\ndata:\n  folder: /home/me/rows\n  shuffle: true\n")
+    assert main(["archive", str(tmp_path / "clean"), "--runs", str(archived.directory)]) == 0
+    kept = (tmp_path / "clean" / archived.directory.name / "config.yaml").read_text()
+    assert kept == "name: 00_baseline\nruns_dir: runs\ndata:\n  folder: data\n  shuffle: true\n"

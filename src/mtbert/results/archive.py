@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from omegaconf import OmegaConf
+
 from mtbert.paths import atomic_write
 from mtbert.results.chosen import add_run_arguments, chosen_runs
 from mtbert.results.predictions import FOLDER
@@ -19,16 +21,26 @@ CONFIG_FILE = "config.yaml"
 def archive(run: Path, folder: Path) -> Path:
     """Copy ``result.json``, ``config.yaml`` and the dev predictions, compressed, to ``folder``; no weights, no logs.
 
-    The same run gives the same bytes. ``result.json`` comes last: what has one is whole.
+    Folders of the machine that made the run are left out of its config. The same run gives the same bytes.
+    ``result.json`` comes last: what has one is whole.
     """
     target = folder / run.name
     for path in sorted((run / FOLDER).glob("dev-*.csv*")):
         packed = path.read_bytes() if path.suffix == ".gz" else gzip.compress(path.read_bytes(), mtime=0)
         _write(target / FOLDER / f"{path.name.removesuffix('.gz')}.gz", packed)
-    for name in (CONFIG_FILE, RESULT_FILE):
-        if (run / name).is_file():  # a run under another name has its result alone
-            _write(target / name, (run / name).read_bytes())
+    if (run / CONFIG_FILE).is_file():  # a run under another name has its result alone
+        _write(target / CONFIG_FILE, _without_places(run / CONFIG_FILE))
+    _write(target / RESULT_FILE, (run / RESULT_FILE).read_bytes())
     return target
+
+
+def _without_places(config: Path) -> bytes:
+    """A run's config with the default folders in place of its own; they are no part of what the run is."""
+    content = OmegaConf.load(config)
+    OmegaConf.update(content, "runs_dir", "runs")
+    if OmegaConf.select(content, "data.folder") is not None:
+        OmegaConf.update(content, "data.folder", "data")
+    return OmegaConf.to_yaml(content).encode()
 
 
 def take_over(run: Path, folder: Path) -> Path:
