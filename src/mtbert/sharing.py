@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from mtbert.checkpoints import previous
 from mtbert.data.schedules import takes_epochs
 from mtbert.errors import InputError
 from mtbert.paths import atomic_write
@@ -86,7 +87,7 @@ def take_up(plan: Plan) -> str | None:
     Returns:
         The name of that run's directory; None if there is none, or this run has a checkpoint of its own.
     """
-    if (plan.directory / LAST).is_file():
+    if any((plan.directory / path).is_file() for path in (LAST, previous(LAST))):
         return None
     for digest in beginnings(plan):
         if (found := _left(plan, digest)) is not None:
