@@ -15,7 +15,6 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mtbert.checkpoints import previous
 from mtbert.data.schedules import takes_epochs
 from mtbert.errors import InputError
 from mtbert.paths import atomic_write
@@ -23,7 +22,7 @@ from mtbert.plan import Plan
 from mtbert.results.record import RESULT_FILE, RunRecord
 
 KEEP = "MTBERT_KEEP_LAST"  # set by a study for runs whose end is the beginning of others
-LAST, BEST = Path("checkpoints") / "last.safetensors", Path("checkpoints") / "best.safetensors"
+LAST, PREVIOUS, BEST = (Path("checkpoints") / f"{name}.safetensors" for name in ("last", "previous", "best"))
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +86,7 @@ def take_up(plan: Plan) -> str | None:
     Returns:
         The name of that run's directory; None if there is none, or this run has a checkpoint of its own.
     """
-    if any((plan.directory / path).is_file() for path in (LAST, previous(LAST))):
+    if any((plan.directory / path).is_file() for path in (LAST, PREVIOUS)):
         return None
     for digest in beginnings(plan):
         if (found := _left(plan, digest)) is not None:
