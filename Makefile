@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install -qq --root-user-action ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce-table test check format smoke bench tensorboard table figures report data clean lock
+.PHONY: help setup reproduce-table test check audit format smoke bench tensorboard table figures report data clean lock
 
 help: ## list these targets
 	@echo "usage: make TARGET [VARIABLE=value ...]"
@@ -63,6 +63,18 @@ check: setup ## ruff and mypy
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+# A package that the database does not answer for passes pip-audit without a word.
+audit: setup ## known vulnerabilities of the pinned packages (pip-audit; needs its database)
+	@mkdir -p build
+	@{ sed -n -E 's/^([a-z0-9][^ ]*==[^ ]*).*/\1/p' requirements.lock; echo '$(TORCH)'; } > build/audit.in
+	@$(BIN)/pip-audit --progress-spinner off --disable-pip --no-deps -r build/audit.in > build/audit.log 2>&1; status=$$?; \
+		all=$$(wc -l < build/audit.in); silent=$$(grep -c 'could not be audited' build/audit.log); \
+		if grep -q '^Traceback' build/audit.log || [ "$$silent" -ge "$$all" ]; then \
+			echo "audit: nothing was audited: the database of vulnerabilities is not reachable from here" >&2; exit 2; \
+		fi; \
+		grep -v 'could not be audited' build/audit.log; \
+		echo "audit: $$((all - silent)) of $$all packages audited"; exit $$status
 
 format: setup ## let ruff put the code in order
 	@$(BIN)/ruff check --fix .

@@ -24,7 +24,10 @@ from mtbert.paths import conf_dir
 
 # An override of something null, or of a key below it, ends in one of OmegaConf's internal errors.
 UNDER_NULL = re.compile("Unexpected type for root: NoneType|'NoneType' object has no attribute")
-CONFIG_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, AssertionError, AttributeError)
+PACKAGES = ("hydra", "omegaconf", "mtbert")  # whose code may be the last that an error came through
+# What Hydra and OmegaConf raise without a class of their own.
+UNCLASSED = (AssertionError, AttributeError, ValueError, RecursionError, OSError)
+CONFIG_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, *UNCLASSED)
 
 
 def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> Config:
@@ -75,8 +78,10 @@ def explained(error: Exception) -> InputError:
         return InputError(f"config: not YAML: {' '.join(text.split())}")
     if UNDER_NULL.search(text) and "omegaconf" in traceback.extract_tb(error.__traceback__)[-1].filename:
         return InputError("an override sets a phase that is null; put one there first: +phase@phases.extra=inherit")
-    if isinstance(error, AssertionError | AttributeError):
-        raise error
+    if isinstance(error, UNCLASSED) and not isinstance(error, OmegaConfBaseException):
+        if not _of_configs(error):
+            raise error
+        return InputError(f"config: {' '.join(text.split())}")
     details = f"{text}\n{error.__cause__ or ''}"
     where = _where(text)
     key = re.search(r"full_key: (\S+)", details)
@@ -84,6 +89,13 @@ def explained(error: Exception) -> InputError:
         return InputError(f"{where}: no key '{key[1]}'{_nearest_key(key[1], details)}")
     reason = next(line for line in str(error.__cause__ or error).splitlines() if "while composing" not in line)
     return InputError(f"{where}: {reason}" + (f" (key {key[1]})" if key and key[1] not in reason else ""))
+
+
+def _of_configs(error: Exception) -> bool:
+    """Whether Hydra or OmegaConf could not read or compose something; not code of ours, nor a full disk."""
+    frames = [reversed(Path(frame.filename).parts) for frame in traceback.extract_tb(error.__traceback__)]
+    package = next((name for parts in reversed(frames) for name in parts if name in PACKAGES), "")
+    return package in ("hydra", "omegaconf") and getattr(error, "errno", None) is None
 
 
 def _where(text: str) -> str:

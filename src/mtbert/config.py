@@ -7,6 +7,8 @@ under ``conf/`` hold the values; ``conf/train.yaml`` is the paper's baseline in 
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mtbert.errors import InputError, nearest
-from mtbert.fields import added, one_of, positive
+from mtbert.fields import added, not_negative, one_of, positive
 from mtbert.methods import MethodsConfig, OptimizerConfig, check_methods, check_optimizer
 
 SPLITS = ("train", "dev", "test")
@@ -223,6 +225,8 @@ def _only_known_keys(node: DictConfig, prefix: str = "") -> None:
 
 def check(config: Config) -> None:
     """Cross-field checks; see ``typed``."""
+    _check_names(config)
+    not_negative("seed", config.seed)
     one_of("encoder.pooling", config.encoder.pooling, POOLINGS)
     one_of("train_metrics", config.train_metrics, TRAIN_METRICS)
     one_of("keep", config.keep, KEEPS)
@@ -262,10 +266,21 @@ def check(config: Config) -> None:
         if not 0 <= rate < 1:
             raise InputError(f"config: {key}={rate} is not a dropout rate; expected 0 <= rate < 1")
     for task, options in config.tasks.items():
+        not_negative(f"tasks.{task}.weight", options.weight)
         if options.max_rows is not None:
             positive(f"tasks.{task}.max_rows", options.max_rows)
         if not any(dataset.task == task for dataset in config.datasets.values()):
             raise InputError(f"config: task '{task}' has no dataset; add one whose key 'task' is '{task}'")
+
+
+def _check_names(config: Config) -> None:
+    """Names that become names of files and folders: nothing in them may lead elsewhere or hide them."""
+    if not re.fullmatch(r"\w[\w ./+=,@()-]*", config.name) or len(config.name.encode()) > 150:
+        raise InputError(f"config: name={config.name!r}; expected letters, digits, . - _ and /, at most 150 bytes")
+    for kind, names in (("tasks", config.tasks), ("datasets", config.datasets)):
+        for name in names:
+            if not re.fullmatch(r"\w[\w-]{,59}", name):
+                raise InputError(f"config: {kind} has the name {name!r}; expected letters, digits, - and _, at most 60")
 
 
 def present_phases(config: Config) -> dict[str, PhaseConfig]:
@@ -286,6 +301,9 @@ def _check_dataset(key: str, dataset: DatasetConfig, config: Config) -> None:
         raise InputError(f"config: {key}.separator={dataset.separator!r}; expected one character")
     if len(dataset.sentences) not in (1, 2):
         raise InputError(f"config: {key}.sentences={dataset.sentences}; expected one column name, or two for a pair")
+    for name in ("low", "high", "offset", "factor"):
+        if not math.isfinite(number := getattr(dataset.label, name)):
+            raise InputError(f"config: {key}.label.{name}={number}; expected a finite number")
     if dataset.label.low >= dataset.label.high:
         raise InputError(f"config: {key}.label.low={dataset.label.low} is not below high={dataset.label.high}")
 

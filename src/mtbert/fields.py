@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import field, fields, is_dataclass
 from typing import Any
 
@@ -30,8 +31,13 @@ def one_of(key: str, value: str, options: Any) -> None:
 
 
 def positive(key: str, value: float) -> None:
-    if not value > 0:
+    if not 0 < value < math.inf:
         raise InputError(f"config: {key}={value}; expected a number above 0")
+
+
+def not_negative(key: str, value: float) -> None:
+    if not 0 <= value < math.inf:
+        raise InputError(f"config: {key}={value}; expected a number from 0 up")
 
 
 def within(key: str, value: float, low: float, high: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from mtbert.errors import InputError
-from mtbert.fields import added, one_of, positive, within
+from mtbert.fields import added, not_negative, one_of, positive, within
 
 LR_SCHEDULES = ("constant", "linear", "cosine")
 WEIGHTINGS = ("fixed", "uncertainty")
@@ -70,8 +70,7 @@ def check_methods(methods: MethodsConfig) -> None:
         ("smart.weight", methods.smart.weight),
         ("lora.rank", methods.lora.rank),
     ):
-        if value < 0:
-            raise InputError(f"config: methods.{key}={value}; expected a number from 0 up")
+        not_negative(f"methods.{key}", value)
     for key in ("radius", "step_size", "ascents", "noise"):
         positive(f"methods.smart.{key}", getattr(methods.smart, key))
     if not 0 <= methods.ema < 1:
@@ -84,8 +83,8 @@ def check_optimizer(optimizer: OptimizerConfig) -> None:
     """
     if len(optimizer.betas) != 2 or not all(0 <= beta < 1 for beta in optimizer.betas):
         raise InputError(f"config: optimizer.betas={optimizer.betas}; expected two numbers from 0 to below 1")
-    if optimizer.eps < 0 or optimizer.weight_decay < 0:
-        raise InputError("config: optimizer.eps and optimizer.weight_decay; expected numbers from 0 up")
+    not_negative("optimizer.eps", optimizer.eps)
+    not_negative("optimizer.weight_decay", optimizer.weight_decay)
     one_of("optimizer.lr_schedule", optimizer.lr_schedule, LR_SCHEDULES)
     within("optimizer.warmup", optimizer.warmup, 0, 1)
     positive("optimizer.head_lr", optimizer.head_lr)

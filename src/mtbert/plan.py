@@ -195,5 +195,5 @@ def _identity(
 def _import_paths(config: Config, phases: tuple[Phase, ...]) -> dict[str, str]:
     """The parts that the config names by import path, by key."""
     values = {f"tasks.{name}.{f}": value for name, task in config.tasks.items() for f, value in vars(task).items()}
-    paths = {key: value for key, value in values.items() if isinstance(value, str) and "." in value}
-    return paths | {f"phases.{phase.name}.schedule._target_": str(phase.schedule.get("_target_")) for phase in phases}
+    values |= {f"phases.{phase.name}.schedule._target_": phase.schedule.get("_target_") for phase in phases}
+    return {key: value for key, value in values.items() if isinstance(value, str) and "." in value}

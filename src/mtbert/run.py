@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -26,6 +27,8 @@ from mtbert.errors import InputError, nearest
 from mtbert.results.predictions import predictions_file
 from mtbert.results.record import FAILED_FILE, RESULT_FILE, RUN_NAME, FailedRun, Metrics, RunRecord, one_line, runs_dir
 
+# What a config.yaml that is none raises on its way to a Config.
+UNREADABLE = (InputError, OmegaConfBaseException, yaml.YAMLError, TypeError, ValueError, RecursionError)
 Sentences = str | Sequence[str] | pd.Series
 
 if TYPE_CHECKING:
@@ -82,9 +85,10 @@ class Run:
         except FileNotFoundError:
             return compose(self.record.overrides)
         except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror}); a run has its config there") from None
-        except OmegaConfBaseException as error:
-            raise InputError(f"{path}: {one_line(str(error).splitlines()[0])}") from None
+            reason = error.strerror or one_line(str(error))
+            raise InputError(f"{path}: cannot be read ({reason}); a run has its config there") from None
+        except UNREADABLE as error:
+            raise InputError(f"{path}: {one_line(str(error))}") from None
 
     @property
     def tasks(self) -> list[str]:
@@ -110,11 +114,19 @@ class Run:
         Raises:
             InputError: the run has no such task, or its file is not there.
         """
+        from mtbert.data.rows import read_table
+
         self.dataset(task)
         path = predictions_file(self.directory, task)
         if not path.is_file():
             raise InputError(f"{path}: no such file; a finished run leaves it there")
-        return pd.read_csv(path, dtype={"id": str}, keep_default_na=False).set_index("id")  # an id may read 007 or NA
+        frame = read_table(path, ",")  # all text: an id may read 007 or NA
+        if not {"id", "label", "epoch_1"} <= set(frame.columns) or not frame.columns.is_unique:
+            raise InputError(f"{path}: not the predictions that a run leaves; expected columns id, label, epoch_1, …")
+        try:
+            return frame.set_index("id").apply(pd.to_numeric)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{path}: not the predictions that a run leaves: {one_line(str(error))}") from None
 
     def predict(
         self,

@@ -114,7 +114,8 @@ def parse_table(content: bytes, source: str, separator: str) -> pd.DataFrame:
     """
     import pandas as pd  # half a second, not to be paid by a start that finds everything in the cache
 
-    records = _records(_decoded(content, source), source, separator)
+    _check_text(content, source)
+    records = _records(content, source, separator)
     header = next((record for _, record in records if not _blank(record)), [])
     if not header:
         raise InputError(f"{source}: is empty; expected a header and rows under it")
@@ -133,7 +134,7 @@ def parse_table(content: bytes, source: str, separator: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=header, index=pd.Index(lines, name="line"), dtype=object)
 
 
-def _decoded(content: bytes, source: str) -> str:
+def _check_text(content: bytes, source: str) -> None:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -141,12 +142,12 @@ def _decoded(content: bytes, source: str) -> str:
         raise InputError(f"{source}: line {line}: byte {byte:#04x} is not UTF-8; expected UTF-8") from None
     if "\0" in text:
         raise InputError(f"{source}: line {content[: content.index(0)].count(10) + 1}: a NUL byte; expected text")
-    return text
 
 
-def _records(text: str, source: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+def _records(content: bytes, source: str, separator: str) -> Iterator[tuple[int, list[str]]]:
     """Every record with the line it starts on."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    text = io.TextIOWrapper(io.BytesIO(content), "utf-8-sig", newline="")  # a StringIO would take four bytes a sign
+    reader = csv.reader(text, delimiter=separator, strict=True)
     line = 1
     while True:
         try:

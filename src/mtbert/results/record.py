@@ -125,6 +125,8 @@ class RunRecord:
 
     def validate(self) -> None:
         """Checks across fields; raises InputError with the reason."""
+        if self.same_as is not None and ("/" in self.same_as or not RUN_NAME.fullmatch(self.same_as)):
+            raise InputError(f"same_as is {self.same_as!r}; expected the name of a run beside it")
         if not 0 <= self.best.index < len(self.epochs):
             raise InputError(f"best.index is {self.best.index}, but there are {len(self.epochs)} epochs")
         epoch = self.epochs[self.best.index]
