@@ -55,7 +55,7 @@ def main(args: argparse.Namespace) -> int:
     count = 0
     about = _about(rows)
     for name, figure in _figures(rows, wanted, sentences=not args.without_sentences):
-        figure.text(0.995, 0.995, about, ha="right", va="top", fontsize=7, color=GREY, parse_math=False)
+        figure.text(0.995, 0.003, about, ha="right", va="bottom", fontsize=6.5, color=GREY, parse_math=False)
         count += len(save(figure, args.out / name))
     print(f"{args.out}: {count} files")
     return 0

@@ -18,7 +18,7 @@ from matplotlib.typing import LineStyleType
 
 from mtbert.figures.canvas import panels
 from mtbert.figures.palette import GREY, PAPER_COLOR, metric_color, tint
-from mtbert.results.cells import AVERAGE_COLUMN, TASK_COLUMNS, Cell, Column
+from mtbert.results.cells import AVERAGE_COLUMN, TASK_COLUMNS, Column
 from mtbert.results.measured import Gain, MeasuredRow
 from mtbert.results.paper import PaperRow, published_best, published_logs
 
@@ -89,8 +89,8 @@ def figure_8(rows: Mapping[str, MeasuredRow], papers: tuple[PaperRow, PaperRow])
                 if whose == "the paper":
                     _draw_paper_bar(axis, place, paper, column, hatch)
                 elif row := rows.get(paper.experiment):
-                    _bar(axis, place, row.cell(column).mean, metric_color(column.metric), hatch)
-                    _whisker(axis, place, row.cell(column))
+                    cell = row.cell(column)
+                    _bar(axis, place, cell.mean, metric_color(column.metric), hatch, cell.sd or 0.0)
         axis.set_xticks(range(len(TASK_COLUMNS)), [column.title.split()[0] for column in TASK_COLUMNS], fontsize=11)
         axis.set_title(whose, fontsize=12)
         axis.grid(axis="y", alpha=0.25)
@@ -168,18 +168,15 @@ def _draw_paper_bar(axis: Axes, place: float, paper: PaperRow, column: Column, h
         axis.plot(place, log[column.paper], "D", color="black", markersize=5)
 
 
-def _bar(axis: Axes, place: float, height: float | None, color: str, hatch: str | None) -> None:
+def _bar(axis: Axes, place: float, height: float | None, color: str, hatch: str | None, spread: float = 0.0) -> None:
+    """A bar with its figure above it, and a whisker of ``spread`` either way."""
     if height is None:
         return
     axis.bar(place, height, BAR, color="white" if hatch else color, edgecolor=color, hatch=hatch)
-    offset = (0, 6 if height >= 0 else -14)  # clear of a diamond
-    axis.annotate(f"{height:.2f}", (place, height), offset, textcoords="offset points", ha="center", fontsize=9)
-
-
-def _whisker(axis: Axes, place: float, cell: Cell) -> None:
-    """A standard deviation over seeds, either way."""
-    if cell.mean is not None and cell.sd is not None:
-        axis.plot([place, place], [cell.mean - cell.sd, cell.mean + cell.sd], color="black", linewidth=1.5)
+    if spread:
+        axis.plot([place, place], [height - spread, height + spread], color="black", linewidth=1.5)
+    top, offset = (height + spread, (0, 6)) if height >= 0 else (height - spread, (0, -14))  # clear of a diamond
+    axis.annotate(f"{height:.2f}", (place, top), offset, textcoords="offset points", ha="center", fontsize=9)
 
 
 def _end(value: float, low: float | None, high: float | None) -> float:
