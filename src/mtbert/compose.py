@@ -7,6 +7,7 @@ import re
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 import yaml
@@ -59,7 +60,7 @@ def _compose(overrides: Sequence[str], config_dir: Path | None) -> DictConfig:
     return composed
 
 
-def config_dir_arguments(hydra: DictConfig) -> list[str]:
+def config_dir_arguments(hydra: Any) -> list[str]:
     """The ``--config-dir`` arguments of the command line that Hydra was started with; ``hydra`` is its own config."""
     sources = OmegaConf.to_container(hydra.runtime.config_sources)
     assert isinstance(sources, list)

@@ -36,7 +36,7 @@ class Job:
     overrides: tuple[str, ...]
 
 
-def places(jobs: int, gpus: Sequence[str], runs_per_gpu: int = 1) -> list[Place]:
+def places(jobs: int, gpus: Sequence[str], runs_per_gpu: int = 1) -> Sequence[Place]:
     """Where ``jobs`` runs at a time are made: each on a GPU of its own as far as there are any, GPU after GPU."""
     if not gpus:
         return [{}] * jobs
