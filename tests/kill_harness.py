@@ -120,12 +120,12 @@ class Shared:
 
     def mark(self) -> None:
         """Here it ends."""
-        self.hit[0] = self.read()[1] + 1
+        self.hit[0] = self.read()[1] + 2
 
     @property
     def marked(self) -> str:
-        """The event that was under way at the end."""
-        return ("between", *EVENTS)[self.hit[0]]
+        """The event that was under way at the end; the process can be done before it comes."""
+        return ("too late", "between", *EVENTS)[self.hit[0]]
 
 
 def watch(shared: Shared, end: Callable[[], None] | None, delay: float) -> None:
@@ -320,7 +320,7 @@ def kill_all(folder: Path, unbroken: Path, counts: Sequence[int], kills: int, dr
         print(f"{number + 1}/{kills}: {kind} in {hit}: {', '.join(found) or 'no difference'}", flush=True)
         if not found:
             shutil.rmtree(runs)
-    for event in ("between", *EVENTS):
+    for event in ("too late", "between", *EVENTS):
         print(f"{event:>12}: " + ", ".join(f"{kind} {hits[kind, event]}" for kind in KINDS))
     print(f"{kills} kills: {bad} with a difference")
     return bad
