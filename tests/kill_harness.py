@@ -91,7 +91,7 @@ class Shared:
     FORMAT = struct.Struct(f"{len(EVENTS)}I3i")  # counts; under way, chosen event, chosen count (0: none left)
 
     def __init__(self, event: int = -1, count: int = 0) -> None:
-        self.memory = mmap.mmap(-1, self.FORMAT.size)
+        self.memory, self.hit = mmap.mmap(-1, self.FORMAT.size), mmap.mmap(-1, 1)
         self.write([0] * len(EVENTS), -1, event, count)
 
     def read(self) -> tuple[list[int], int, int, int]:
@@ -118,10 +118,14 @@ class Shared:
         """Whether the chosen event came."""
         return self.read()[-1] == 0
 
+    def mark(self) -> None:
+        """Here it ends."""
+        self.hit[0] = self.read()[1] + 2
+
     @property
-    def now(self) -> str:
-        index = self.read()[1]
-        return "between" if index < 0 else list(EVENTS)[index]
+    def marked(self) -> str:
+        """The event that was under way at the end; the process can be done before it comes."""
+        return ("too late", "between", *EVENTS)[self.hit[0]]
 
 
 def watch(shared: Shared, end: Callable[[], None] | None, delay: float) -> None:
@@ -132,10 +136,15 @@ def watch(shared: Shared, end: Callable[[], None] | None, delay: float) -> None:
 
 
 def _watched(function: Any, shared: Shared, index: int, end: Callable[[], None] | None, delay: float) -> Any:
+    def finish() -> None:
+        shared.mark()
+        if end is not None:
+            end()
+
     def watched(*arguments: Any, **options: Any) -> Any:
         before, hit = shared.enter(index)
-        if hit and end is not None:
-            threading.Timer(delay, end).start() if delay else end()
+        if hit:
+            threading.Timer(delay, finish).start() if delay else finish()
         try:
             return function(*arguments, **options)
         finally:
@@ -299,7 +308,7 @@ def kill_all(folder: Path, unbroken: Path, counts: Sequence[int], kills: int, dr
         delay = draw.choice([0.0, draw.uniform(0.0, 0.03)])
         runs = folder / f"kill-{number}"
         status = study(runs, shared, kind, delay)
-        hit = shared.now
+        hit = shared.marked
         hits[kind, hit] += 1
         expected = {"SIGKILL of all": (-9,), "SIGTERM": (143,), "SIGINT": (130,), "SIGKILL of one": (0, -9)}[kind]
         found = [] if shared.fired else ["the event did not come"]
@@ -311,7 +320,7 @@ def kill_all(folder: Path, unbroken: Path, counts: Sequence[int], kills: int, dr
         print(f"{number + 1}/{kills}: {kind} in {hit}: {', '.join(found) or 'no difference'}", flush=True)
         if not found:
             shutil.rmtree(runs)
-    for event in ("between", *EVENTS):
+    for event in ("too late", "between", *EVENTS):
         print(f"{event:>12}: " + ", ".join(f"{kind} {hits[kind, event]}" for kind in KINDS))
     print(f"{kills} kills: {bad} with a difference")
     return bad
