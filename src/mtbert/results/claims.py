@@ -134,7 +134,9 @@ def _finding(test: Test, evidence: Evidence, way: str) -> Finding:
     verdict = UNDECIDED
     if ours.seeds > 1 and (below or above):
         verdict = HOLDS if above == (test.sign > 0) else FAILS
-    return Finding(test, ours, verdict, ours.seeds_to_decide(threshold) if verdict == UNDECIDED else None)
+    more = ours.seeds_to_decide(threshold) if verdict == UNDECIDED else None
+    # At least one: the formula's interval may be a little narrower than the bootstrap's.
+    return Finding(test, ours, verdict, None if more is None else max(1, more))
 
 
 def read_claims(path: Path, known: Sequence[str]) -> list[Claim]:
