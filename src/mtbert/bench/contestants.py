@@ -30,6 +30,7 @@ from mtbert.predictor import Predictor
 from mtbert.runtime import find_runtime
 
 FILE_ORDER_ROWS = 32  # rows of a padded batch where rows come in file order
+SORTED_BATCHES = 32
 Rows = Int[np.ndarray, " rows"]
 TokenIds = Int[np.ndarray, " length"]
 
@@ -177,8 +178,9 @@ class Peer:
         return loss.detach()
 
     def evaluate(self, table: Table, max_tokens: int) -> Float[Tensor, " rows"]:
-        """Rows of like length together, in batches of so many tokens."""
-        batches = list(length_batches(table, max_tokens))
+        """Rows of like length together, in at least so many batches that little of them is padding."""
+        limit = max(1, int(table.num_tokens().sum()) // SORTED_BATCHES)
+        batches = list(length_batches(table, min(max_tokens, limit)))
         logits = self._scores(table.input_ids(rows) for rows in batches)
         return logits[torch.from_numpy(np.argsort(np.concatenate(batches)))]
 
