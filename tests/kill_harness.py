@@ -230,7 +230,7 @@ def _content(runs: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted(runs.rglob("*")):
         name = str(path.relative_to(runs))
-        if path.is_dir() or path.suffix == ".lock" or path.name in ("run.log", "hparams.yaml"):
+        if path.is_dir() or path.suffix == ".lock" or path.name in ("run.log", "hparams.yaml", "multirun.yaml"):
             continue
         if path.name == "result.json":
             found[name] = _without_times(json.loads(path.read_text()))
