@@ -74,10 +74,10 @@ def _wanted(text: str | None, rows: Sequence[MeasuredRow]) -> list[MeasuredRow]:
 
 def _about(rows: Sequence[MeasuredRow]) -> str:
     """What ours were measured with, so that a picture on its own claims no more."""
-    records = [record for row in rows for record in row.records]
-    seeds = len({record.seed for record in records})
-    first = records[0]
-    return f"ours: scale {first.scale}, {first.encoder.name}, {seeds} seed{'s' * (seeds > 1)}"
+    first, counts = rows[0].records[0], [len(row.records) for row in rows]
+    low, high = min(counts), max(counts)
+    seeds = f"{low} seed{'s' * (low > 1)}" if low == high else f"{low} to {high} seeds a row"
+    return f"ours: scale {first.scale}, {first.encoder.name}, {seeds}"
 
 
 def _figures(rows: Sequence[MeasuredRow], wanted: Sequence[MeasuredRow], sentences: bool) -> Iterator[Named]:
