@@ -231,6 +231,8 @@ def test_a_changed_config_or_encoder_is_refused(copy: Path) -> None:
     with pytest.raises(InputError, match=r"model.safetensors: not the encoder that .* started from; .* sha256 0000"):
         mtbert.load(copy).predict("sst", FIRST)
     config.unlink()
+    assert mtbert.load(copy).tasks == ["sst", "para", "sts"]  # as its overrides say
+    config.mkdir()
     with pytest.raises(InputError, match=r"config.yaml: cannot be read"):
         _ = mtbert.load(copy).tasks
 
