@@ -41,6 +41,7 @@ def test_a_mistake_is_one_line_and_with_debug_a_traceback(capsys: pytest.Capture
     ("error", "line", "status"),
     [
         (InputError("rows.csv: no column 'id'"), "rows.csv: no column 'id'", 2),
+        (InputError("a\nb\x1b[31m\udc80 é"), "a\\nb\\x1b[31m\\udc80 é", 2),
         (Stopped(15), "stopped", 143),
         (OSError(errno.ENOSPC, "No space left on device", "x.json"), "disk full: x.json could not be written", 1),
         (RuntimeError("I/O error: No space left on device (os error 28)"), "disk full: a file could not be written", 1),

@@ -16,8 +16,12 @@ class InputError(Exception):
     """A mistake in what the user gave (file, row, key, name).
 
     The message is one line that says where it is, what was found and what would be right. The command line
-    prints it and exits with status 2; ``--debug`` shows the traceback as well.
+    prints it and exits with status 2; ``--debug`` shows the traceback as well. What was found may hold anything: line
+    breaks and what else moves a terminal are shown escaped.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class Taken(InputError):
@@ -30,6 +34,11 @@ class Stopped(BaseException):
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.number = number
+
+
+def printable(text: str) -> str:
+    """``text`` in one line that any terminal shows as it stands: a line break becomes ``\\n``."""
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
 def nearest(name: str, options: Iterable[str]) -> str:
@@ -52,11 +61,11 @@ def explain(error: BaseException) -> tuple[str, int]:
         return f"out of memory: {' '.join(str(error).split())[:200] or 'no more can be had'}", OUT_OF_MEMORY
     if os.strerror(errno.ENOSPC) in str(error):  # an OSError, or what safetensors makes of one
         name = getattr(error, "filename", None) or "a file"
-        return f"disk full: {name} could not be written; nothing half written is left", 1
+        return printable(f"disk full: {name} could not be written; nothing half written is left"), 1
     if isinstance(error, OSError):
-        return f"{error.filename}: {error.strerror}" if error.filename else str(error), 1
+        return printable(f"{error.filename}: {error.strerror}" if error.filename else str(error)), 1
     reason = " ".join(str(error).split()) or "no reason given"
-    return f"unexpected {type(error).__name__}: {reason} (--debug shows where)", 1
+    return f"unexpected {type(error).__name__}: {printable(reason)} (--debug shows where)", 1
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -211,4 +211,8 @@ def _reason(job: Job, status: int) -> str:
 
 
 class StudyFailed(InputError):
-    """Some runs of a study failed; the others are done."""
+    """Some runs of a study failed; the others are done. A line for each below the first."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("")
+        self.args = (message,)
