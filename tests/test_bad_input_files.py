@@ -133,7 +133,7 @@ def test_a_damaged_checkpoint_is_refused_or_whole(data: st.DataObject, tmp_path_
 def test_damaged_weights_of_a_run_are_refused_or_whole(data: st.DataObject, tmp_path_factory: Factory) -> None:
     path, model = tmp_path_factory.getbasetemp() / "bad_weights" / "best.safetensors", nn.Linear(3, 2)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    save_weights(model, path)
+    save_weights(model.state_dict(), path)
     path.write_bytes(data.draw(damaged(path.read_bytes())))
     tried(attempt(lambda: load_weights(model, path)))
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
