@@ -2,16 +2,18 @@
 
     python -m tests.kill_harness --kills 100 --seed 0
 
-One warm process forks every study, and a study its runs, so that none of them pays for imports. What happens inside
-is counted in shared memory; the process that comes to the chosen event ends itself or its study there, or a little
-later. Kills take turns: SIGKILL of the study with its run (power loss), SIGTERM of the study, SIGINT of both (Ctrl-C
-in a terminal), SIGKILL of one process alone (out of memory).
+One warm process forks every study, and a study its runs, so that none of them pays for imports or for composing a
+run's config. What happens inside is counted in shared memory; the process that comes to the chosen event ends itself
+or its study there, or a little later. Kills take turns: SIGKILL of the study with its run (power loss), SIGTERM of
+the study, SIGINT of both (Ctrl-C in a terminal), SIGKILL of one process alone (out of memory).
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import dataclasses
+import gc
 import json
 import mmap
 import os
@@ -29,7 +31,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hydra.core.global_hydra import GlobalHydra
 from safetensors.numpy import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -41,7 +42,10 @@ import mtbert.paths
 import mtbert.study
 import mtbert.train
 from mtbert.board import Board
+from mtbert.compose import compose
+from mtbert.config import Config
 from mtbert.data.datamodule import MixedDataModule
+from mtbert.errors import Stopped, explain
 from mtbert.module import MultitaskModule
 from mtbert.results.record import RunRecord
 
@@ -81,6 +85,7 @@ EVENTS: Mapping[str, Sequence[tuple[Any, str]]] = {
     ],
     "outputs": [(mtbert.train, "write_outputs"), (mtbert.train, "make_record"), (RunRecord, "write")],
 }
+CONFIGS: dict[str, Config] = {}  # of the runs, by seed
 KINDS = ("SIGKILL of all", "SIGTERM", "SIGINT", "SIGKILL of one")
 TIMING = ("seconds", "started", "progress/seconds")
 
@@ -162,8 +167,7 @@ class Forked:
         self.pid = os.fork()
         if self.pid == 0:
             os.environ.update(environment)
-            GlobalHydra.instance().clear()
-            leave(lambda: mtbert.cli.main(command[3:]))  # behind `python -m mtbert`
+            leave(lambda: make_run(command[4:]))  # behind `python -m mtbert train`
 
     def wait(self, timeout: float | None = None) -> int:
         with self.lock:
@@ -174,6 +178,18 @@ class Forked:
     def terminate(self) -> None:
         if self.status is None:
             os.kill(self.pid, signal.SIGTERM)
+
+
+def make_run(overrides: Sequence[str]) -> int:
+    """As ``mtbert train`` does, with the config that is there already."""
+    mtbert.cli._stop_on_signals()
+    seed = next(override for override in overrides if override.startswith("seed="))
+    try:
+        mtbert.train.run(dataclasses.replace(CONFIGS[seed], runs_dir=os.environ["MTBERT_RUNS"]), overrides)
+        return 0
+    except (Exception, Stopped) as error:
+        print(line := explain(error), file=sys.stderr)
+        return line[1]
 
 
 def leave(work: Callable[[], int]) -> None:
@@ -284,6 +300,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     folder = Path(tempfile.mkdtemp(prefix="mtbert-kills-"))
     os.environ.setdefault("MTBERT_CACHE", str(folder / "cache"))
+    CONFIGS.update({seed: compose([*STUDY[1:2], seed, *STUDY[3:]]) for seed in ("seed=1", "seed=2")})
+    gc.freeze()  # what is here is not looked through again in every fork
     shared, started = Shared(), time.perf_counter()
     unbroken = folder / "unbroken"
     if study(unbroken, shared) != 0:

@@ -116,8 +116,8 @@ def fit(
                     load_weights(module, recorder.best)
                 recorder.begin(index, phase)
             module.begin(phase, data.num_steps())
-            trainer = build_trainer(plan, phase, loggers, [cache, FiniteLoss(), recorder, *callbacks, checkpoints])
             with _quiet():
+                trainer = build_trainer(plan, phase, loggers, [cache, FiniteLoss(), recorder, *callbacks, checkpoints])
                 _fit(trainer, module, data, checkpoint)
             module.end()
             stop.check()
