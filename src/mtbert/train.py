@@ -197,6 +197,7 @@ def _quiet() -> Iterator[None]:
             ".*number of training batches.*",
             ".*in eval mode.*",
             ".*LeafSpec.*",
+            ".*`srun` command is available.*",  # a run of a study, or a Slurm job of one task, needs none
             ".*your dataloader is not resumable.*",  # it is: see MixedDataModule.begin
         ):
             warnings.filterwarnings("ignore", message=message)
