@@ -48,6 +48,7 @@ def test_ours_and_every_peer_have_the_same_losses_and_scores(workload: Workload,
         torch.testing.assert_close(contestant.predict(workload.dev_texts()), peers, atol=1e-4, rtol=0)
 
 
+@pytest.mark.timeout(900)  # it starts three processes, on a machine that may be busy
 def test_the_smallest_bench_measures_everything(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MTBERT_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("MTBERT_DATA", raising=False)
