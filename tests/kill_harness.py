@@ -338,8 +338,8 @@ def kill_all(folder: Path, unbroken: Path, counts: Sequence[int], kills: int, dr
         print(f"{number + 1}/{kills}: {kind} in {hit}: {', '.join(found) or 'no difference'}", flush=True)
         if not found:
             shutil.rmtree(runs)
-    for event in ("too late", "between", *EVENTS):
-        print(f"{event:>12}: " + ", ".join(f"{kind} {hits[kind, event]}" for kind in KINDS))
+    for name in ("too late", "between", *EVENTS):
+        print(f"{name:>12}: " + ", ".join(f"{kind} {hits[kind, name]}" for kind in KINDS))
     print(f"{kills} kills: {bad} with a difference")
     return bad
 
