@@ -113,20 +113,20 @@ def ask_to_stop() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "call", "how", "every", "lost"),
+    ("method", "call", "how", "override", "lost"),
     [
-        ("training_step", 4, interrupt, "null", 1),  # the second step of the second epoch; the first was not saved
-        ("training_step", 10, interrupt, "1", 0),
-        ("training_step", 3, ask_to_stop, "null", 0),
-        ("validation_step", 1, ask_to_stop, "null", 0),
-        ("validation_step", 12, ask_to_stop, "null", 0),
+        ("training_step", 4, interrupt, "keep=all", 1),  # the second step of the second epoch; the first was not saved
+        ("training_step", 10, interrupt, "trainer.checkpoint_every_steps=1", 0),
+        ("training_step", 3, ask_to_stop, "trainer.num_workers=2", 0),
+        ("validation_step", 1, ask_to_stop, "keep=all", 0),
+        ("validation_step", 12, ask_to_stop, "keep=all", 0),
     ],
 )
 def test_a_run_cut_off_goes_on_to_the_same_end(
-    unbroken: RunRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, call: int, how: Any, every: str,
-    lost: int,
+    unbroken: RunRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, call: int, how: Any,
+    override: str, lost: int,
 ) -> None:  # fmt: skip
-    settings = config(tmp_path, f"trainer.checkpoint_every_steps={every}")
+    settings = config(tmp_path, override)
     steps = interrupted(monkeypatch, settings, method, call, how)
     equal(run(settings, TINY), unbroken)
     assert len(steps) == unbroken.epochs[-1].step + lost
