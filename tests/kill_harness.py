@@ -15,6 +15,7 @@ import csv
 import dataclasses
 import gc
 import json
+import logging
 import mmap
 import os
 import random
@@ -298,6 +299,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args(argv)
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of what was logged twice and is shown once
     folder = Path(tempfile.mkdtemp(prefix="mtbert-kills-"))
     os.environ.setdefault("MTBERT_CACHE", str(folder / "cache"))
     CONFIGS.update({seed: compose([*STUDY[1:2], seed, *STUDY[3:]]) for seed in ("seed=1", "seed=2")})

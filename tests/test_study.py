@@ -260,7 +260,8 @@ def test_a_run_begun_under_another_name_goes_on(tmp_path: Path, caplog: pytest.L
     assert one.hash == other.hash and begun(other) is None
     (one.directory / "checkpoints").mkdir(parents=True)
     (one.directory / "checkpoints" / "last.safetensors").write_text("half way")
-    (one.directory / "checkpoints" / ".last.safetensors.x1.part").write_text("cut off")
+    for name in (".last.safetensors.x1.part", ".tmpcKx3jC"):
+        (one.directory / "checkpoints" / name).write_text("cut off")
     (one.directory / "run.log").write_text("log")
     (other.directory / "tensorboard").mkdir(parents=True)
     (other.directory / FAILED_FILE).write_text("{}")

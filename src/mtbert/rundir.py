@@ -109,8 +109,9 @@ def take_up(plan: Plan) -> None:
     target.mkdir(parents=True, exist_ok=True)
     if source is not None and source != target:
         _move(source, target)
-    for path in target.rglob(".*.part"):
-        path.unlink()
+    for pattern in (".*.part", ".tmp*"):  # ours, and those of safetensors inside them
+        for path in target.rglob(pattern):
+            path.unlink()
 
 
 def _move(source: Path, target: Path) -> None:
