@@ -77,6 +77,23 @@ def test_more_epochs_to_choose_from_are_no_gain_on_halves(tmp_path: Path) -> Non
     assert abs(np.mean(gains[HALVES])) < 0.01
 
 
+def test_each_draw_of_the_rows_picks_its_own_epoch() -> None:
+    """Two epochs that tie on the rows as measured: on either half one is right where the other is wrong."""
+    right = np.arange(400) % 2 == 0
+    scores = np.stack([right, ~right], axis=1).astype(float)
+    whole = {"sst": DevPredictions("accuracy", tuple(map(str, range(400))), np.ones(400), scores)}
+    draw = Draw.of(whole["sst"].ids, 300)
+    found = module._figures(whole, 0, {"sst": draw})[HALVES, "dev/sst/accuracy"]
+    first, second = (draw.counts[:, half].astype(float) for half in draw.halves)
+    share_first, share_second = (
+        c @ right[h] / c.sum(1) for c, h in ((first, draw.halves[0]), (second, draw.halves[1]))
+    )
+    expected = np.where(share_second >= 0.5, share_first, 1 - share_first)
+    expected += np.where(share_first >= 0.5, share_second, 1 - share_second)
+    assert found == pytest.approx(expected / 2)
+    assert 50 < (share_first < 0.5).sum() < 250  # either epoch is picked by many draws
+
+
 def test_weighted_rows_are_repeated_rows() -> None:
     random = np.random.default_rng(1)
     whole = DevPredictions("pearson", (), random.random(40) * 5, random.random((40, 2)) * 5)

@@ -131,7 +131,8 @@ def test_an_incomplete_factorial_is_told(tmp_path: Path) -> None:
     measured(tmp_path, "factorial/none")
     measured(tmp_path, "factorial/epochs")
     html = render(find_runs(tmp_path))
-    assert "No verdicts: no finished runs of factorial/ with two measures or more" in html
+    assert "no interactions yet: no finished runs of factorial/ with two measures or more" in html
+    assert 'id="claims-table"' in html
 
 
 def test_config_differences_are_those_of_the_experiment() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
+from mtbert.errors import InputError
 from mtbert.paths import claims_file
 from mtbert.results.cells import AVERAGE_COLUMN
 from mtbert.results.claims import judge, known_experiments, listing, read_claims
@@ -16,15 +18,17 @@ GROUP = "factorial"
 
 
 def verdicts(records: Sequence[RunRecord], evidence: Evidence, way: str) -> list[Listing]:
-    """What ``mtbert claims`` and, once a run of the factorial is there, ``mtbert interactions`` say of the runs.
+    """What ``mtbert claims`` and, where the factorial was run, ``mtbert interactions`` say of the runs.
 
     Raises:
-        InputError: the file of claims cannot be read, or runs of the factorial are missing.
+        InputError: the file of claims cannot be read.
     """
-    claims = read_claims(claims_file(), known_experiments(records))
-    found = [listing(judge(claims, evidence, way), evidence, way)]
-    if any(experiment.startswith(f"{GROUP}/") for experiment, _ in evidence.rows):
+    claims = listing(judge(read_claims(claims_file(), known_experiments(records)), evidence, way), evidence, way)
+    if not any(experiment.startswith(f"{GROUP}/") for experiment, _ in evidence.rows):
+        return [claims]
+    try:
         measures, cells = factorial(evidence.rows, GROUP)
-        given = (measures, cells, evidence, AVERAGE_COLUMN.metric, way)
-        found += listings(main_effects(*given), interactions(*given), "average", way)
-    return found
+    except InputError as error:  # half of a study has claims all the same
+        return [dataclasses.replace(claims, notes=[*claims.notes, f"no interactions yet: {error}"])]
+    given = (measures, cells, evidence, AVERAGE_COLUMN.metric, way)
+    return [claims, *listings(main_effects(*given), interactions(*given), "average", way)]

@@ -225,7 +225,7 @@ def _text(claim: Claim) -> str:
 
 def _line(judged: Judged, finding: Finding) -> tuple[Value, ...]:
     test, ours = finding.test, finding.ours
-    direction = "better" if test.sign > 0 else "worse"
+    direction = ("better" if test.sign > 0 else "worse") if judged.claim.contrast else "more in sum"
     figure = f"{test.figure} {direction}" + (f" by {test.by:g}" if test.by else "")
     if len({tuple(other.test.weights) for other in judged.findings}) > 1:
         figure += f" than {list(test.weights)[1]}"

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from mtbert.errors import InputError
 from mtbert.results.cells import AVERAGE_COLUMN, TASK_COLUMNS
@@ -26,6 +26,7 @@ REPLICATES = 1000
 HALVES, BEST, LAST = "halves", "best", "last"
 WAYS = (HALVES, BEST, LAST)
 Replicates = Float[np.ndarray, " replicates"]
+OfEpochs = Float[np.ndarray, "epochs replicates"]
 ALL = slice(None)
 
 
@@ -134,44 +135,33 @@ def _in_order(found: DevPredictions) -> DevPredictions:
 def _figures(
     predictions: Mapping[str, DevPredictions], best: int, draws: Mapping[str, Draw]
 ) -> dict[tuple[str, str], Replicates]:
-    by_first, by_second = _epochs_by_half(predictions, draws)
+    """A run's figures by way and metric; on halves, every draw of the dev rows picks its own epoch."""
     figures: dict[tuple[str, str], Replicates] = {}
+    first = {task: _resampled(whole, ALL, draws[task], draws[task].halves[0]) for task, whole in predictions.items()}
+    second = {task: _resampled(whole, ALL, draws[task], draws[task].halves[1]) for task, whole in predictions.items()}
+    by_first, by_second = _best_epochs(first), _best_epochs(second)
     for task, whole in predictions.items():
-        counts, (first, second) = draws[task].counts, draws[task].halves
         name = f"dev/{task}/{whole.metric}"
-        crossed = _resampled(whole, [by_second], counts, first) + _resampled(whole, [by_first], counts, second)
-        figures[HALVES, name] = crossed[0] / 2
-        figures[BEST, name], figures[LAST, name] = _resampled(whole, [best, whole.scores.shape[1] - 1], counts, ALL)
+        figures[HALVES, name] = (_picked(first[task], by_second) + _picked(second[task], by_first)) / 2
+        figures[BEST, name], figures[LAST, name] = _resampled(whole, [best, -1], draws[task], ALL)
     return figures
 
 
-def _epochs_by_half(predictions: Mapping[str, DevPredictions], draws: Mapping[str, Draw]) -> list[int]:
-    """The first epoch with the highest average over tasks: on the first half of the rows, and on the second."""
-    epochs = []
-    for number in (0, 1):
-        rows = {task: draw.halves[number] for task, draw in draws.items()}
-        parts = [_once(_part(whole, rows[task])) for task, whole in predictions.items()]
-        average = np.mean(parts, axis=0)
-        epochs.append(int(np.where(np.isnan(average), -np.inf, average).argmax()))
-    return epochs
+def _best_epochs(figures: Mapping[str, OfEpochs]) -> Int[np.ndarray, " replicates"]:
+    """The first epoch with the highest average over tasks, on each draw of the rows."""
+    average = np.mean(list(figures.values()), axis=0)
+    return np.where(np.isnan(average), -np.inf, average).argmax(axis=0)
 
 
-def _resampled(
-    whole: DevPredictions, epochs: Sequence[int], counts: Counts, rows: slice
-) -> Float[np.ndarray, "epochs replicates"]:
+def _picked(figures: OfEpochs, epochs: Int[np.ndarray, " replicates"]) -> Replicates:
+    return figures[epochs, np.arange(figures.shape[1])]
+
+
+def _resampled(whole: DevPredictions, epochs: slice | Sequence[int], draw: Draw, rows: slice) -> OfEpochs:
     """The metric after some epochs, on some of the rows; a draw on which it is undefined takes the measured figure."""
-    part = _part(whole, rows)
-    chosen = DevPredictions(part.metric, part.ids, part.labels, part.scores[:, epochs])
-    figures = figures_of(chosen, counts[:, rows]).T.astype(np.float64)
+    part = DevPredictions(whole.metric, whole.ids[rows], whole.labels[rows], whole.scores[rows][:, epochs])
+    figures = figures_of(part, draw.counts[:, rows]).T.astype(np.float64)
     return np.where(np.isnan(figures), figures[:, :1], figures)
-
-
-def _once(part: DevPredictions) -> Float[np.ndarray, " epochs"]:
-    return figures_of(part, np.ones((1, len(part.ids))))[0]
-
-
-def _part(whole: DevPredictions, rows: slice) -> DevPredictions:
-    return DevPredictions(whole.metric, whole.ids[rows], whole.labels[rows], whole.scores[rows])
 
 
 def _with_average(figures: dict[tuple[str, str], Replicates]) -> dict[tuple[str, str], Replicates]:
