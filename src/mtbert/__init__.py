@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mtbert.ensemble import Ensemble
     from mtbert.run import Run, load
 
 __version__ = "0.1.0"
-__all__ = ["Run", "__version__", "load"]
+__all__ = ["Ensemble", "Run", "__version__", "load"]
+_MODULES = {"Ensemble": "mtbert.ensemble", "Run": "mtbert.run", "load": "mtbert.run"}
 
 
 def __getattr__(name: str) -> Any:
-    """``mtbert.load`` and ``mtbert.Run``, imported with their first use: a command line has no need of them."""
-    if name not in ("Run", "load"):
+    """The public names, imported with their first use: a command line has no need of them."""
+    if name not in _MODULES:
         raise AttributeError(f"module 'mtbert' has no attribute '{name}'")
-    from mtbert import run
+    from importlib import import_module
 
-    return getattr(run, name)
+    return getattr(import_module(_MODULES[name]), name)

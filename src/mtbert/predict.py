@@ -1,4 +1,4 @@
-"""``mtbert predict``: what a trained run says about any CSV file of sentences or pairs."""
+"""``mtbert predict``: what a trained run, or several together, say about any CSV file of sentences or pairs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mtbert.ensemble import Ensemble
 from mtbert.errors import InputError, nearest
 from mtbert.paths import atomic_write
 from mtbert.process import keep_freed_memory
@@ -24,7 +25,8 @@ SEPARATORS = {"tab": "\t", "\\t": "\t", "comma": ","}  # names for --sep
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``mtbert predict``."""
-    parser.add_argument("run", metavar="RUN", help="directory of a finished run, or its name among the runs")
+    names = "directory of a finished run, or its name among the runs; the predictions of several are averaged"
+    parser.add_argument("runs", metavar="RUN", nargs="+", help=names)
     parser.add_argument("file", metavar="FILE", help="CSV file with a header, or - for standard input")
     parser.add_argument("--task", help="sst, para or sts (default: the one that the columns fit)")
     parser.add_argument("--columns", metavar="A[,B]", help="the columns with the sentences (default: as in training)")
@@ -36,14 +38,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """``mtbert predict``: a row of output for each row of the file."""
     keep_freed_memory()
-    run, source = load(args.run), "standard input" if args.file == STDIN else args.file
+    runs, source = [load(name) for name in args.runs], "standard input" if args.file == STDIN else args.file
+    run, model = runs[0], runs[0] if len(runs) == 1 else Ensemble(runs)
     output = None if args.output is None else writable(args.output, args.file)
     frame = read_file(args.file, source, args.sep)
     columns = None if args.columns is None else args.columns.split(",")
     task, columns = find_reading(run, source, list(frame.columns), args.task, columns)
     leaderboard = args.format == "leaderboard"  # has no empty predictions: like a run's own, it predicts for no text
     sentences = [frame[column] for column in columns]
-    found = run.predict(task, *sentences, skip_empty=not leaderboard, progress=True)
+    found = model.predict(task, *sentences, skip_empty=not leaderboard, progress=True)
     _warn(source, frame[columns], "predicted as such" if leaderboard else "left without a prediction")
     write(_leaderboard(run, task, frame, found) if leaderboard else _csv(run, task, frame, found), output)
     return 0

@@ -121,8 +121,10 @@ class Run:
         if not path.is_file():
             raise InputError(f"{path}: no such file; a finished run leaves it there")
         frame = read_table(path, ",")  # all text: an id may read 007 or NA
-        if not {"id", "label", "epoch_1"} <= set(frame.columns) or not frame.columns.is_unique:
-            raise InputError(f"{path}: not the predictions that a run leaves; expected columns id, label, epoch_1, …")
+        expected = ("id", "label", "prediction", "score", "epoch_1")
+        if not set(expected) <= set(frame.columns) or not frame.columns.is_unique:
+            names = ", ".join(expected)
+            raise InputError(f"{path}: not the predictions that a run leaves; expected columns {names}, …")
         try:
             return frame.set_index("id").apply(pd.to_numeric)
         except (TypeError, ValueError) as error:

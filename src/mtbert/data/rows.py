@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -82,7 +84,7 @@ def read_rows(path: Path, dataset: DatasetConfig, labelled: bool) -> Rows:
 
 
 def read_table(path: Path, separator: str) -> pd.DataFrame:
-    """``parse_table`` of a file.
+    """``parse_table`` of a file, one that ends in .gz compressed.
 
     Raises:
         InputError: also, there is no such file.
@@ -93,8 +95,10 @@ def read_table(path: Path, separator: str) -> pd.DataFrame:
         raise InputError(f"{path}: no such file{hint}")
     try:
         content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+        if path.suffix == ".gz":
+            content = gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:  # a damaged .gz raises any of them
+        raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
     return parse_table(content, str(path), separator)
 
 

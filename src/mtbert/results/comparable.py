@@ -53,8 +53,8 @@ def require_comparable(records: Sequence[RunRecord]) -> None:
         InputError: one line that lists what differs, and in how many runs each value stands.
     """
     for conditions in (_settings, _measured_on):
-        if differences := _differences([conditions(record) for record in records]):
-            found = "; ".join(f"{name}: {values}" for name, values in differences.items())
+        if differing := differences([conditions(record) for record in records]):
+            found = "; ".join(f"{name}: {values}" for name, values in differing.items())
             raise InputError(
                 f"these runs do not belong in one table, they differ in {found}; "
                 "pick with --scale, --encoder, --recipe or --runs"
@@ -101,7 +101,8 @@ def _measured_on(record: RunRecord) -> dict[str, str]:
     return sources
 
 
-def _differences(all_conditions: Sequence[dict[str, str]]) -> dict[str, str]:
+def differences(all_conditions: Sequence[dict[str, str]]) -> dict[str, str]:
+    """The conditions that do not have one value in all runs: by name, each value and in how many runs it stands."""
     values: dict[str, Counter[str]] = {}
     for conditions in all_conditions:
         # An experiment that adds a dataset adds conditions, which is no difference.

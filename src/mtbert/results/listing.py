@@ -25,28 +25,40 @@ COLOURS = {"holds": "dodger_blue1", "stack": "dodger_blue1", "fails": "bright_re
 
 @dataclass(frozen=True)
 class Listing:
-    """``rows`` hold figures in full precision; drawn, they have a sign and three decimals."""
+    """``rows`` hold figures in full precision; drawn, they have three decimals and, as differences, a sign."""
 
     title: str
     header: tuple[str, ...]
     rows: Sequence[tuple[Value, ...]]
     notes: Sequence[str] = ()
     merged: int = 0  # so many first columns are drawn only where one of them changes
+    signed: bool = True
+
+    @property
+    def texts(self) -> list[tuple[str, ...]]:
+        """The rows as they are read."""
+        return [tuple(shown(value, self.signed) for value in row) for row in self.rows]
 
     @property
     def drawn(self) -> list[tuple[str, ...]]:
         lines, before = [], None
-        for row in self.rows:
+        for row, texts in zip(self.rows, self.texts, strict=True):
             first = row[: self.merged]
-            lines.append(tuple("" if first == before and i < self.merged else shown(v) for i, v in enumerate(row)))
+            lines.append(tuple("" if first == before and i < self.merged else text for i, text in enumerate(texts)))
             before = first
         return lines
 
 
 def add_format_arguments(parser: argparse.ArgumentParser) -> None:
     """``--epoch``, ``--format``, ``--output``."""
+    epochs = "how a run's epoch is chosen (default: %(default)s of dev)"
+    parser.add_argument("--epoch", choices=WAYS, default=HALVES, help=epochs)
+    add_output_arguments(parser)
+
+
+def add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    """``--format``, ``--output``."""
     add = parser.add_argument
-    add("--epoch", choices=WAYS, default=HALVES, help="how a run's epoch is chosen (default: %(default)s of dev)")
     add("--format", choices=("terminal", "markdown", "csv", "json"), default="terminal")
     add("--output", type=Path, metavar="FILE", help="write there instead of printing")
 
@@ -68,9 +80,7 @@ def to_markdown(listings: Sequence[Listing]) -> str:
     lines: list[str] = []
     for listing in listings:
         lines += [f"**{listing.title}**", "", _line(listing.header), _line(["---"] * len(listing.header))]
-        lines += [
-            _line([shown(value).replace("|", "\\|").replace("<", "&lt;") for value in row]) for row in listing.rows
-        ]
+        lines += [_line([text.replace("|", "\\|").replace("<", "&lt;") for text in texts]) for texts in listing.texts]
         lines += ["", *(f"- {note}" for note in listing.notes), ""]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -119,10 +129,10 @@ def _draw(listings: Sequence[Listing], console: Console) -> None:
             console.print(Text(f"- {note}"), soft_wrap=not console.is_terminal)
 
 
-def shown(value: Value) -> str:
-    if value is None:
-        return ""
-    return f"{value:+.3f}" if isinstance(value, float) else str(value)
+def shown(value: Value, signed: bool = True) -> str:
+    if isinstance(value, float):
+        return f"{value:+.3f}" if signed else f"{value:.3f}"
+    return "" if value is None else str(value)
 
 
 def _line(values: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,12 +81,20 @@ def _read(record: RunRecord, directory: Path, task: str, metric: str, recipe: di
         raise InputError(f"{path}: lacks a column ({error.args[0]})") from None
     except (ValueError, EOFError) as error:
         raise InputError(f"{path}: not a file of dev predictions: {str(error).splitlines()[0]}") from None
-    if metric == "pearson":
-        labels = np.trunc(labels) if recipe.get("evaluate_integer_labels") else labels
-        scores = _logits(scores) if recipe.get("evaluate_logits") else scores
+    labels, scores = as_measured(metric, labels, scores, recipe)
     found = DevPredictions(metric, ids, labels, scores)
     _check(record, f"dev/{task}/{metric}", found, path)
     return found
+
+
+def as_measured(
+    metric: str, labels: Float[np.ndarray, " rows"], scores: Scores, recipe: Mapping[str, bool]
+) -> tuple[Float[np.ndarray, " rows"], Scores]:
+    """Labels and scores as the run's recipe has its metric read them."""
+    if metric != "pearson":
+        return labels, scores
+    labels = np.trunc(labels) if recipe.get("evaluate_integer_labels") else labels
+    return labels, _logits(scores) if recipe.get("evaluate_logits") else scores
 
 
 def _logits(scores: Scores) -> Scores:
