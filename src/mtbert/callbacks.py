@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from pytorch_lightning import Callback, Trainer
 from torch import Tensor
 
@@ -131,9 +132,9 @@ class Recorder(Callback):
             except InputError as error:
                 otherwise = "the run starts over" if path == there[-1] else "the one before is taken"
                 logger.warning("%s; %s", error, otherwise)
-                path.unlink()  # it must not take the sound one's place when the next is written
+                path.unlink(missing_ok=True)  # it must not take the sound one's place when the next is written
         for path in self.checkpoints.glob("*.safetensors"):
-            path.unlink()
+            path.unlink(missing_ok=True)
         return None
 
     def begin(self, index: int, phase: Phase) -> None:
@@ -190,7 +191,8 @@ class Recorder(Callback):
                 self.dev_logits.setdefault(task, []).append(pl_module.evaluation.gathered((split, task))[0])
         if self._is_best():
             self.best_index = len(self.epochs) - 1
-            save_weights(pl_module.exported(), self._weights(self.best_index))
+            if trainer.is_global_zero:
+                save_weights(pl_module.exported(), self._weights(self.best_index))
         self.step = 0
         self._values.clear()
         self._logits.clear()
@@ -240,10 +242,13 @@ class EmbeddingCache(Callback):
         data: MixedDataModule = trainer.datamodule  # type: ignore[attr-defined]
         with trainer.precision_plugin.forward_context():
             pl_module.cache_embeddings(self._updates(data), sum(table.num_sequences for table in data.tables.values()))
+        if data.share is not None:
+            dist.all_reduce(pl_module.embeddings)
 
     def _updates(self, data: MixedDataModule) -> Iterator[Update]:
-        updates = data.evaluation_updates(("train", "dev"))
-        for index in range(len(updates)):
+        """All updates, or of several processes each its own."""
+        updates, share = data.evaluation_updates(("train", "dev")), data.share
+        for index in range(len(updates)) if share is None else share.of(len(updates)):
             self.stop.check()
             yield updates[index]
 

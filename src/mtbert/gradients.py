@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mtbert.distributed import average, leading
 from mtbert.errors import InputError
 from mtbert.tasks import Task
 
@@ -58,6 +59,9 @@ def find_surgery(name: str) -> Backward:
         raise InputError(
             f"config: methods.gradients={name} needs packages that are not installed; pip install 'mtbert[mtl]'"
         ) from None
+    # In several processes: the gradients of all rows, and one outcome, whatever the aggregator draws.
+    aggregator.register_forward_pre_hook(lambda _, matrix: average(matrix))
+    aggregator.register_forward_hook(lambda _, matrix, gradient: leading(gradient))
 
     def surgery(losses: Sequence[Tensor], shared: Iterable[nn.Parameter], own: Iterable[nn.Parameter]) -> None:
         shared = list(shared)

@@ -17,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from mtbert.config import Config, Recipe
 from mtbert.data.masking import TEXT, MaskedUpdate
 from mtbert.data.updates import TaskRows, Update
+from mtbert.distributed import average, gathered
 from mtbert.gradients import UncertaintyWeights, find_surgery
 from mtbert.losses import Loss
 from mtbert.model.encoder import BertEncoder
@@ -173,7 +174,8 @@ class MultitaskModule(LightningModule):
         model: Any = self.model if self.training else self.evaluated
         pooled = self.embed_sequences(model["encoder"], update, offset)
         split = pooled.split([task.num_sequences for task in update.tasks])
-        return {t.task: model["heads"][t.task](part).squeeze(-1) for t, part in zip(update.tasks, split, strict=True)}
+        logits = {t.task: model["heads"][t.task](part).squeeze(-1) for t, part in zip(update.tasks, split, strict=True)}
+        return {t.task: gathered(logits[t.task], t.share, len(t.rows)) for t in update.tasks}
 
     def training_step(self, update: Update, batch_idx: int = 0) -> dict[str, object]:
         """The step's loss; beside it each task's logits and row losses, for callbacks."""
@@ -194,7 +196,7 @@ class MultitaskModule(LightningModule):
     def _masked_step(self, update: MaskedUpdate) -> dict[str, object]:
         """Mean cross entropy of the masked tokens; their losses stand for those of rows."""
         assert self.masked_lm is not None
-        values = self.masked_lm.losses(self.encoder, update)
+        values = gathered(self.masked_lm.losses(self.encoder, update), update.share, update.num_targets)
         self.parts = [loss := values.mean()]
         return {"loss": loss, "losses": {TEXT: loss.detach()}, "values": {TEXT: values.detach()}, "logits": {}}
 
@@ -223,6 +225,8 @@ class MultitaskModule(LightningModule):
         else:
             known = set(shared)
             self.surgery(self.parts, shared, [p for p in self.parameters() if p.requires_grad and p not in known])
+        if self.surgery is not None:  # else DDP does it
+            average(p.grad for p in self.parameters() if p.grad is not None)
         self.parts = []
 
     def on_validation_epoch_start(self) -> None:
@@ -266,12 +270,9 @@ class MultitaskModule(LightningModule):
     def cache_embeddings(self, updates: Iterable[Update], num_sequences: int) -> None:
         """Compute and keep the encoder's outputs for ``num_sequences`` sequences, found by their run-wide numbers."""
         self.encoder.eval()
-        cache: Tensor | None = None
+        cache = torch.zeros(num_sequences, self.encoder.config.hidden_size, device=self.device)
         for update in updates:
-            pooled = self.encoder(update.to(self.device).packed)
-            if cache is None:
-                cache = torch.zeros(num_sequences, pooled.shape[-1], dtype=torch.float32, device=self.device)
-            cache[update.sequence_ids.to(self.device)] = pooled.float()
+            cache[update.sequence_ids.to(self.device)] = self.encoder(update.to(self.device).packed).float()
         self.embeddings = cache
 
 

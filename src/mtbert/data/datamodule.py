@@ -19,7 +19,7 @@ from mtbert.data.masking import TEXT, MaskedUpdates, text_table
 from mtbert.data.schedules import Sequential, Step, TaskBatches, build_schedule
 from mtbert.data.table import SpecialTokens, Table
 from mtbert.data.tokens import Prepared, prepare
-from mtbert.data.updates import EvaluationUpdates, Reduction, TrainingUpdates, Update
+from mtbert.data.updates import EvaluationUpdates, Reduction, Share, TrainingUpdates, Update
 from mtbert.errors import InputError, nearest
 from mtbert.model.sources import EncoderFiles, resolve
 from mtbert.plan import Phase, Plan, data_folder, max_rows, row_factor
@@ -176,6 +176,7 @@ class MixedDataModule(LightningDataModule):
             encoder_dropout=True,
         )
         self.first = (0, 0)  # epoch, step
+        self.share: Share | None = None  # of this process, where there are several
 
     @classmethod
     def from_plan(cls, plan: Plan) -> MixedDataModule:
@@ -243,7 +244,7 @@ class MixedDataModule(LightningDataModule):
         steps, tables = self.steps(epoch), self.training_tables()
         seeds = [derive(config.seed, phase.name, epoch, step) for step in range(len(steps))]
         if phase.objective == "masked_lm":
-            return MaskedUpdates(self.texts, steps, seeds, self.files)
+            return MaskedUpdates(self.texts, steps, seeds, self.files, self.share)
         return TrainingUpdates(
             tables=tables,
             steps=steps,
@@ -251,6 +252,7 @@ class MixedDataModule(LightningDataModule):
             weights={task: config.tasks[task].weight for task in tables},
             seeds=seeds,
             packed=not phase.cached,
+            share=self.share,
         )
 
     def steps(self, epoch: int) -> list[Step]:
@@ -291,15 +293,17 @@ class MixedDataModule(LightningDataModule):
     def val_dataloader(self) -> DataLoader[Update]:
         """Dev rows, and train rows too where their metrics are taken after each epoch."""
         splits = ("dev", "train") if self.config.train_metrics == "epoch" else ("dev",)
-        return self._loader(self.evaluation_updates(splits, packed=not self.phase.cached))
+        return self._loader(self.evaluation_updates(splits, not self.phase.cached, self.share))
 
     def test_dataloader(self) -> DataLoader[Update]:
         return self._loader(self.evaluation_updates(("test",)))
 
-    def evaluation_updates(self, splits: Sequence[str], packed: bool = True) -> EvaluationUpdates:
+    def evaluation_updates(
+        self, splits: Sequence[str], packed: bool = True, share: Share | None = None
+    ) -> EvaluationUpdates:
         """Every row of these splits once."""
         tables = {key: table for key, table in self.tables.items() if key[0] in splits}
-        return EvaluationUpdates(tables, self.config.trainer.eval_tokens, packed)
+        return EvaluationUpdates(tables, self.config.trainer.eval_tokens, packed, share)
 
     def _loader(self, updates: Any, first: int = 0) -> DataLoader[Update]:
         return DataLoader(

@@ -11,10 +11,11 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from mtbert.data.packing import pack
 from mtbert.data.schedules import Step
 from mtbert.data.table import SpecialTokens, Table
 from mtbert.data.tokens import Ragged
-from mtbert.data.updates import Update, build_update, task_rows
+from mtbert.data.updates import Share, Update, build_update, task_rows
 from mtbert.model.sources import EncoderFiles
 from mtbert.seeding import generator
 
@@ -24,15 +25,20 @@ SHARE, AS_MASK, AS_RANDOM = 0.15, 0.8, 0.1  # of all tokens; of those chosen: wh
 
 @dataclass(frozen=True)
 class MaskedUpdate(Update):
-    """A step whose tokens at ``positions`` (in packed order) are to be told from the others; no task's rows."""
+    """A step whose tokens at ``positions`` (in packed order) are to be told from the others; no task's rows.
+
+    In one of several processes these are, of ``num_targets``, those at ``share``.
+    """
 
     positions: Int[Tensor, " chosen"]
     targets: Int[Tensor, " chosen"]
+    num_targets: int
+    share: Int[Tensor, " share"] | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> MaskedUpdate:
-        assert self.packed is not None
-        moved = {name: getattr(self, name).to(device, non_blocking=non_blocking) for name in ("positions", "targets")}
-        return replace(self, packed=self.packed.to(device, non_blocking=non_blocking), **moved)
+        tensors = {name: getattr(self, name) for name in ("packed", "positions", "targets", "share")}
+        moved = {name: each.to(device, non_blocking=non_blocking) for name, each in tensors.items() if each is not None}
+        return replace(self, **moved)
 
 
 def text_table(tables: Mapping[tuple[str, str], Table], special: SpecialTokens) -> Table:
@@ -61,8 +67,15 @@ def _sentences(table: Table, special: SpecialTokens) -> Iterator[bytes]:
 class MaskedUpdates(Dataset[MaskedUpdate]):
     """The updates of an epoch of masked-LM training, one for each step of a schedule."""
 
-    def __init__(self, table: Table, steps: Sequence[Step], seeds: Sequence[int], files: EncoderFiles) -> None:
-        self.table, self.steps, self.seeds = table, steps, seeds
+    def __init__(
+        self,
+        table: Table,
+        steps: Sequence[Step],
+        seeds: Sequence[int],
+        files: EncoderFiles,
+        share: Share | None = None,
+    ) -> None:
+        self.table, self.steps, self.seeds, self.share = table, steps, seeds, share
         self.mask_id, self.vocab_size = files.special_id("[MASK]"), len(files.vocabulary)
         self.special = (files.cls_id, files.sep_id)
 
@@ -76,14 +89,16 @@ class MaskedUpdates(Dataset[MaskedUpdate]):
         assert update.packed is not None
         ids = update.packed.input_ids.numpy()
         masked, positions = self._mask(ids, generator(update.seed, "mask"))
-        return MaskedUpdate(
+        whole = MaskedUpdate(
             packed=replace(update.packed, input_ids=torch.from_numpy(masked)),
             sequence_ids=update.sequence_ids,
             tasks=(),
             seed=update.seed,
             positions=torch.from_numpy(positions),
             targets=torch.from_numpy(ids[positions]),
+            num_targets=len(positions),
         )
+        return whole if self.share is None else _shared(whole, self.share)
 
     def _mask(
         self, ids: Int[np.ndarray, " tokens"], draw: np.random.Generator
@@ -98,3 +113,23 @@ class MaskedUpdates(Dataset[MaskedUpdate]):
         other = chosen[fate >= 1 - AS_RANDOM]
         masked[other] = draw.integers(self.vocab_size, size=len(other))
         return masked, chosen
+
+
+def _shared(whole: MaskedUpdate, share: Share) -> MaskedUpdate:
+    """A process's sequences of an update, one at least, and what there is to tell in them."""
+    assert whole.packed is not None
+    first, lengths = whole.packed.first.numpy(), whole.packed.lengths[whole.packed.rank].numpy()
+    mine = share.of(len(first))
+    packed = pack([np.arange(first[i], first[i] + lengths[i]) for i in (mine if len(mine) else [0])])
+    source, positions = packed.input_ids.numpy(), whole.positions.numpy()  # of each token: its place in the whole
+    here = np.flatnonzero(np.isin(source, positions))
+    told = np.searchsorted(positions, source[here])
+    return replace(
+        whole,
+        packed=replace(packed, input_ids=whole.packed.input_ids[packed.input_ids]),
+        sequence_ids=whole.sequence_ids[mine],
+        seed=share.seed(whole.seed),
+        positions=torch.from_numpy(here),
+        targets=whole.targets[told],
+        share=torch.from_numpy(told if len(mine) else told[:0]),
+    )

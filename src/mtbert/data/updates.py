@@ -14,6 +14,23 @@ from torch.utils.data import Dataset
 from mtbert.data.packing import Packed, pack
 from mtbert.data.schedules import Draw, Step
 from mtbert.data.table import Table
+from mtbert.seeding import derive
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of every update that one of several processes encodes: of each task's rows the ``rank``-th, and every
+    ``world_size``-th after it."""
+
+    rank: int
+    world_size: int
+
+    def of(self, num_rows: int) -> Int[np.ndarray, " share"]:
+        return np.arange(self.rank, num_rows, self.world_size)
+
+    def seed(self, seed: int) -> int:
+        """Of this process's dropout."""
+        return derive(seed, "rank", self.rank) if self.rank else seed
 
 
 @dataclass(frozen=True)
@@ -22,6 +39,7 @@ class TaskRows:
 
     ``coefficients`` are the rows' weights in the task's loss, so that the loss of any schedule, weighting and
     reduction is ``(coefficients * values).sum()``; ``sizes`` are the lengths of the batches they came in.
+    ``share`` says which of the rows are packed, where that is not all of them; ``num_sequences`` counts what is packed.
     """
 
     task: str
@@ -31,6 +49,7 @@ class TaskRows:
     coefficients: Float[Tensor, " rows"]
     sizes: tuple[int, ...]
     num_sequences: int
+    share: Int[Tensor, " share"] | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> TaskRows:
         return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
@@ -40,7 +59,8 @@ class TaskRows:
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> TaskRows:
         """``rows`` stay where they are: only the host looks at them."""
-        return replace(self, labels=change(self.labels), coefficients=change(self.coefficients))
+        share = None if self.share is None else change(self.share)
+        return replace(self, labels=change(self.labels), coefficients=change(self.coefficients), share=share)
 
 
 @dataclass(frozen=True)
@@ -102,16 +122,17 @@ class TrainingUpdates(Dataset[Update]):
         weights: Mapping[str, float],
         seeds: Sequence[int],
         packed: bool,
+        share: Share | None = None,
     ) -> None:
         self.tables, self.steps, self.reductions, self.weights = tables, steps, reductions, weights
-        self.seeds, self.packed = seeds, packed
+        self.seeds, self.packed, self.share = seeds, packed, share
 
     def __len__(self) -> int:
         return len(self.steps)
 
     def __getitem__(self, step: int) -> Update:
         parts = [(self.tables[draw.task], self._task_rows(draw)) for draw in self.steps[step]]
-        return build_update(parts, self.seeds[step], self.packed)
+        return build_update(parts, self.seeds[step], self.packed, self.share)
 
     def _task_rows(self, draw: Draw) -> TaskRows:
         weight = draw.weight * self.weights[draw.task]
@@ -123,8 +144,10 @@ class TrainingUpdates(Dataset[Update]):
 class EvaluationUpdates(Dataset[Update]):
     """Every row of some tables once, rows of like length together so that little work is padding."""
 
-    def __init__(self, tables: Mapping[tuple[str, str], Table], max_tokens: int, packed: bool) -> None:
-        self.tables, self.packed = tables, packed
+    def __init__(
+        self, tables: Mapping[tuple[str, str], Table], max_tokens: int, packed: bool, share: Share | None = None
+    ) -> None:
+        self.tables, self.packed, self.share = tables, packed, share
         self.batches = [(key, rows) for key, table in tables.items() for rows in length_batches(table, max_tokens)]
 
     def __len__(self) -> int:
@@ -134,7 +157,7 @@ class EvaluationUpdates(Dataset[Update]):
         (split, task), rows = self.batches[index]
         table = self.tables[split, task]
         part = task_rows(task, split, table, rows, np.zeros(len(rows)), [rows])
-        return build_update([(table, part)], seed=0, packed=self.packed)
+        return build_update([(table, part)], 0, self.packed, self.share)
 
 
 def length_batches(table: Table, max_tokens: int) -> Iterator[Int[np.ndarray, " rows"]]:
@@ -164,15 +187,32 @@ def task_rows(
     )
 
 
-def build_update(parts: Sequence[tuple[Table, TaskRows]], seed: int, packed: bool) -> Update:
-    """Join the rows of several tasks; their sequences follow one another in the parts' order."""
-    read = [(table, part.rows.numpy()) for table, part in parts]
+def build_update(
+    parts: Sequence[tuple[Table, TaskRows]], seed: int, packed: bool, share: Share | None = None
+) -> Update:
+    """Join the rows of several tasks, or a process's share of them; their sequences follow one another in the parts'
+    order."""
+    tasks = [part if share is None else _shared(table, part, share) for table, part in parts]
+    read = [(table, _read(task)) for (table, _), task in zip(parts, tasks, strict=True)]
     return Update(
         packed=_pack(read) if packed else None,
         sequence_ids=torch.from_numpy(np.concatenate([table.sequence_ids(rows) for table, rows in read])),
-        tasks=tuple(part for _, part in parts),
-        seed=seed,
+        tasks=tuple(tasks),
+        seed=seed if share is None else share.seed(seed),
     )
+
+
+def _shared(table: Table, part: TaskRows, share: Share) -> TaskRows:
+    rows = share.of(len(part.rows))
+    return replace(part, share=torch.from_numpy(rows), num_sequences=max(1, len(rows)) * len(table.sequences))
+
+
+def _read(task: TaskRows) -> Int[np.ndarray, " rows"]:
+    """The rows to be packed: one at least, all processes run the same operations."""
+    rows = task.rows.numpy()
+    if task.share is None:
+        return rows
+    return rows[task.share.numpy()] if len(task.share) else rows[:1]
 
 
 def _pack(read: Sequence[tuple[Table, Int[np.ndarray, " rows"]]]) -> Packed:
