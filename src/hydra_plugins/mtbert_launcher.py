@@ -23,7 +23,7 @@ class StudyLauncher(Launcher):
 
     Args:
         jobs: runs at a time; where ``trainer.threads`` is null each gets its share of the cores.
-        runs_per_gpu: how many of them share a GPU.
+        runs_per_gpu: how many of them share a GPU, or the ``trainer.devices`` GPUs of a run.
     """
 
     def __init__(self, jobs: int = 1, runs_per_gpu: int = 1) -> None:
@@ -46,7 +46,7 @@ class StudyLauncher(Launcher):
             raise InputError("the study has no run: no experiment matches; `mtbert train --help` lists them")
         jobs = [self._job(overrides) for overrides in job_overrides]
         gpus = visible_gpus() if any(job.plan.runtime.accelerator == "cuda" for job in jobs) else []
-        where = places(self.jobs, gpus, self.runs_per_gpu)
+        where = places(self.jobs, gpus, self.runs_per_gpu, max(job.plan.runtime.devices for job in jobs))
         failures = run_study(jobs, where, config_dir_arguments(self.config.hydra))
         if failures:
             lines = "".join(f"\n  {name}: {reason}" for name, reason in failures.items())
@@ -59,7 +59,7 @@ class StudyLauncher(Launcher):
         from mtbert.study import Job
 
         config = self._config(overrides)
-        if config.trainer.threads is None and (share := shared_out(self.jobs)):
+        if config.trainer.threads is None and (share := shared_out(self.jobs, config.trainer.devices)):
             overrides = [*overrides, *share]
             config = self._config(overrides)
         return Job(make_plan(config, find_runtime(config.trainer)), tuple(overrides))

@@ -154,8 +154,9 @@ class PhasesConfig:
 @dataclass
 class TrainerConfig:
     accelerator: str = "auto"
+    devices: int = 1  # processes of a run, each with a GPU of its own or its share of the cores; they share the rows
     precision: str = "auto"  # auto: bf16-mixed where the hardware multiplies bfloat16, else 32-true
-    threads: int | None = None  # null: OMP_NUM_THREADS where set, else all cores
+    threads: int | None = None  # of each process; null: OMP_NUM_THREADS where set, else all cores, shared out
     num_workers: int = 0  # loader processes; they change no number
     eval_tokens: int = 8192  # tokens of one evaluation batch
     log_every_n_steps: int = 10
@@ -243,7 +244,7 @@ def check(config: Config) -> None:
         positive(f"scale.{key}", getattr(config.scale, key))
     for key in ("epochs", "batch_size", "lr"):
         positive(key, getattr(config, key))
-    for key in ("eval_tokens", "log_every_n_steps"):
+    for key in ("devices", "eval_tokens", "log_every_n_steps"):
         positive(f"trainer.{key}", getattr(config.trainer, key))
     for key in ("max_steps", "threads", "checkpoint_every_minutes", "checkpoint_every_steps"):
         if (number := getattr(config.trainer, key)) is not None:

@@ -24,8 +24,9 @@ def estimate_seconds(plans: Sequence[Plan], jobs: int = 1) -> float:
     seconds = 0.0
     for plan in plans:
         data = loaded(plan)
-        seconds += STARTUP + STEP * num_steps(plan, data) + operations(plan, data) / speed
-    return seconds / max(1, min(jobs, len(plans), available_cores() // plans[0].runtime.threads))
+        seconds += STARTUP + STEP * num_steps(plan, data) + operations(plan, data) / (speed * plan.runtime.devices)
+    cores = plans[0].runtime.threads * plans[0].runtime.devices
+    return seconds / max(1, min(jobs, len(plans), available_cores() // cores))
 
 
 def loaded(plan: Plan) -> MixedDataModule:
@@ -73,7 +74,7 @@ def encoder_parameters(plan: Plan) -> float:
 
 
 def matmul_speed(plan: Plan, size: int = 768, seconds: float = 0.3) -> float:
-    """Floating point operations a second of matrix products in the run's precision, with its threads."""
+    """Floating point operations a second of matrix products in the run's precision, in one process of it."""
     device = torch.device(plan.runtime.accelerator)
     dtype = torch.bfloat16 if plan.runtime.precision == "bf16-mixed" else torch.float32
     torch.set_num_threads(plan.runtime.threads)

@@ -188,6 +188,7 @@ def _identity(
         "max_steps": config.trainer.max_steps,
         "eval_tokens": config.trainer.eval_tokens,
         "runtime": [runtime.accelerator, runtime.precision, runtime.threads],
+        **({} if runtime.devices == 1 else {"devices": runtime.devices}),
         **({"code": code} if code else {}),
     }
 

@@ -47,7 +47,8 @@ def main(args: argparse.Namespace) -> int:
         raise InputError(f"--jobs {args.jobs}: expected a number above 0")
     scale, why = (args.scale, "asked for") if args.scale else pick_scale()
     print(f"scale: {scale} ({why})", file=sys.stderr)
-    shared = [f"scale={scale}", *shared_out(args.jobs), *args.overrides]
+    devices = compose([f"scale={scale}", *args.overrides]).trainer.devices
+    shared = [f"scale={scale}", *shared_out(args.jobs, devices), *args.overrides]
     plans = [_plan(["experiment=" + name, f"seed={seed}", *shared]) for seed in seeds for name in experiments]
     _announce(plans, args.jobs)
     study = ["-m", f"experiment={','.join(experiments)}", f"seed={','.join(map(str, seeds))}", *shared]

@@ -17,15 +17,16 @@ ACCELERATORS = ("cpu", "cuda", "mps")
 class Runtime:
     accelerator: str  # cpu | cuda | mps
     precision: str  # 32-true | bf16-mixed
-    threads: int
+    threads: int  # of each process
     device: str  # for people
+    devices: int = 1  # processes
 
 
 def find_runtime(trainer: TrainerConfig) -> Runtime:
     """Resolve ``auto`` values.
 
     Raises:
-        InputError: an accelerator that is not known or not there.
+        InputError: an accelerator that is not known or not there, or fewer of them than asked for.
     """
     import torch
 
@@ -41,28 +42,44 @@ def find_runtime(trainer: TrainerConfig) -> Runtime:
         raise InputError(
             f"config: trainer.accelerator={trainer.accelerator} is not available here; expected cpu or auto"
         )
-    threads = trainer.threads or default_threads()
+    _check_devices(accelerator, trainer.devices)
+    threads = trainer.threads or default_threads(trainer.devices)
     if trainer.threads is not None and trainer.threads < 1:
         raise InputError(f"config: trainer.threads={trainer.threads}; expected a number above 0")
     name = torch.cuda.get_device_name() if accelerator == "cuda" else processor()
     precision = trainer.precision
     if precision == "auto":
         precision = "bf16-mixed" if _has_bfloat16(accelerator) else "32-true"
-    return Runtime(accelerator, precision, threads, f"{accelerator} ({name}, {threads} threads)")
+    device = f"{accelerator} ({name}, {threads} threads)"
+    return Runtime(
+        accelerator,
+        precision,
+        threads,
+        device if trainer.devices == 1 else f"{trainer.devices} x {device}",
+        trainer.devices,
+    )
 
 
-def default_threads(jobs: int = 1) -> int:
-    """What OMP_NUM_THREADS, which torch heeds as well, says; else the cores, shared out to ``jobs`` runs at a time."""
+def _check_devices(accelerator: str, devices: int) -> None:
+    there = {"cuda": lambda: len(visible_gpus()), "mps": lambda: 1}
+    if accelerator in there and devices > (count := there[accelerator]()):
+        raise InputError(f"config: trainer.devices={devices}; of {accelerator} {count} can be had here")
+
+
+def default_threads(processes: int = 1) -> int:
+    """What OMP_NUM_THREADS, which torch heeds as well, says; else the cores, shared out to ``processes`` at a time."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    return int(asked) if asked.isdigit() and int(asked) > 0 else max(1, available_cores() // jobs)
+    return int(asked) if asked.isdigit() and int(asked) > 0 else max(1, available_cores() // processes)
 
 
-def shared_out(jobs: int) -> list[str]:
-    """The override that gives each of ``jobs`` runs at a time its threads, where the default would give it too many.
+def shared_out(jobs: int, devices: int = 1) -> list[str]:
+    """The override that gives each of ``jobs`` runs at a time, of ``devices`` processes, its threads, where the default
+    would give it too many.
 
     Threads are part of a run's identity, so whoever plans a study and whoever makes its runs have to agree on it.
     """
-    return [] if default_threads(jobs) == default_threads() else [f"trainer.threads={default_threads(jobs)}"]
+    share = default_threads(jobs * devices)
+    return [] if share == default_threads(devices) else [f"trainer.threads={share}"]
 
 
 def visible_gpus() -> list[str]:

@@ -36,11 +36,12 @@ class Job:
     overrides: tuple[str, ...]
 
 
-def places(jobs: int, gpus: Sequence[str], runs_per_gpu: int = 1) -> Sequence[Place]:
-    """Where ``jobs`` runs at a time are made: each on a GPU of its own as far as there are any, GPU after GPU."""
+def places(jobs: int, gpus: Sequence[str], runs_per_gpu: int = 1, devices: int = 1) -> Sequence[Place]:
+    """Where ``jobs`` runs at a time are made: each on ``devices`` GPUs of its own as far as there are any, in turn."""
     if not gpus:
         return [{}] * jobs
-    return [{"CUDA_VISIBLE_DEVICES": gpu} for _ in range(runs_per_gpu) for gpu in gpus][:jobs]
+    groups = [",".join(gpus[i : i + devices]) for i in range(0, len(gpus) - devices + 1, devices)]
+    return [{"CUDA_VISIBLE_DEVICES": group} for _ in range(runs_per_gpu) for group in groups][:jobs]
 
 
 def run_study(jobs: Sequence[Job], where: Sequence[Place], arguments: Sequence[str] = ()) -> dict[str, str]:

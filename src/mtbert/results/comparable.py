@@ -21,7 +21,7 @@ FILTERS: dict[str, Callable[[RunRecord], str]] = {
 NOT_A_VARIANT = frozenset(
     {
         *("experiment", "seed", "scale", "encoder", "data", "recipe", "data.folder"),
-        *("trainer.precision", "trainer.threads", "trainer.accelerator", "trainer.num_workers"),
+        *("trainer.precision", "trainer.threads", "trainer.accelerator", "trainer.devices", "trainer.num_workers"),
         *("trainer.log_every_n_steps", "trainer.eval_tokens"),
         *("name", "runs_dir", "loggers", "keep", "test_predictions", "train_metrics"),
     }
