@@ -48,6 +48,11 @@ def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> Co
     return typed(composed)
 
 
+def saved(path: Path) -> Config:
+    """The config that a run left in its ``config.yaml``."""
+    return typed(OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(path)))  # type: ignore[arg-type]
+
+
 def _compose(overrides: Sequence[str], config_dir: Path | None) -> DictConfig:
     register()
     GlobalHydra.instance().clear()

@@ -18,11 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import yaml
-from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mtbert.compose import compose
-from mtbert.config import Config, DatasetConfig, typed
+from mtbert.compose import compose, saved
+from mtbert.config import Config, DatasetConfig
 from mtbert.errors import InputError, nearest
 from mtbert.results.predictions import predictions_file
 from mtbert.results.record import FAILED_FILE, RESULT_FILE, RUN_NAME, FailedRun, Metrics, RunRecord, one_line, runs_dir
@@ -81,7 +80,7 @@ class Run:
         """Everything the run was told; what its overrides come to where it was kept without its ``config.yaml``."""
         path = self.directory / "config.yaml"
         try:
-            return typed(OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(path)))  # type: ignore[arg-type]
+            return saved(path)
         except FileNotFoundError:
             return compose(self.record.overrides)
         except OSError as error:

@@ -32,12 +32,13 @@ class Stop:
 
 @contextmanager
 def deferred_signals() -> Iterator[Stop]:
-    """Meanwhile SIGINT and SIGTERM only leave a note, for whoever can stop to look at."""
+    """Meanwhile SIGINT and SIGTERM only leave a note, for whoever can stop to look at; ignored ones stay so."""
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    earlier = {number: signal.signal(number, stop._receive) for number in SIGNALS}
+    heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    earlier = {number: signal.signal(number, stop._receive) for number in heeded}
     try:
         yield stop
     finally:

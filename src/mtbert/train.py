@@ -18,12 +18,13 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from mtbert import sharing
+from mtbert import ranks, sharing
 from mtbert.board import Board
 from mtbert.callbacks import EmbeddingCache, Recorder
 from mtbert.checkpoints import Checkpoints, SafetensorsIO, load_weights
 from mtbert.config import Config
 from mtbert.data.datamodule import MixedDataModule
+from mtbert.data.updates import Share
 from mtbert.errors import Stopped, explain
 from mtbert.finite import FiniteLoss
 from mtbert.loggers import build_loggers
@@ -82,10 +83,10 @@ def _train(plan: Plan, origin: dict[str, Any], callbacks: Sequence[Callback]) ->
         OmegaConf.save(OmegaConf.structured(config), temporary)
     recorder = Recorder(directory / "checkpoints")
     sharing.take_up(plan)
-    data = MixedDataModule.from_plan(plan)
-    data.setup()
-    module = build_module(config, load_encoder(config.encoder))
-    fit(plan, data, module, recorder, [Progress(recorder, plan), Board(plan, recorder), *callbacks])
+    with ranks.started(plan) as join:
+        data, module = build(plan)
+        join()
+        fit(plan, data, module, recorder, [Progress(recorder, plan), Board(plan, recorder), *callbacks])
     load_weights(module, recorder.best)
     write_outputs(plan, data, module, recorder)
     record = make_record(origin, plan, data, recorder)
@@ -97,19 +98,33 @@ def _train(plan: Plan, origin: dict[str, Any], callbacks: Sequence[Callback]) ->
     return dataclasses.replace(record, directory=directory)
 
 
+def build(plan: Plan) -> tuple[MixedDataModule, MultitaskModule]:
+    """The run's rows, and its model as it starts."""
+    data = MixedDataModule.from_plan(plan)
+    data.setup()
+    return data, build_module(plan.config, load_encoder(plan.config.encoder))
+
+
 def fit(
     plan: Plan, data: MixedDataModule, module: MultitaskModule, recorder: Recorder, callbacks: Sequence[Callback]
 ) -> None:
     """Train all phases, one ``Trainer.fit`` each, from the newest checkpoint on where there is one.
 
+    ``callbacks`` are those of rank 0, where the run has several processes.
+
     Raises:
         Stopped: the process was asked to; there is a checkpoint of where it stood.
     """
     with deferred_signals() as stop:
-        cache, checkpoints = EmbeddingCache(stop), Checkpoints(recorder, plan.config.trainer, stop)
+        share = data.share = ranks.share(plan)
+        leads = share is None or share.rank == 0
         checkpoint, first = recorder.resume(), recorder.phase_index
-        loggers = build_loggers(plan, recorder.steps)
+        loggers = build_loggers(plan, recorder.steps) if leads else []
+        around: list[Callback] = [EmbeddingCache(stop), recorder]
+        if leads:
+            around = [FiniteLoss(), *around, *callbacks, Checkpoints(recorder, plan.config.trainer, stop)]
         for index, phase in enumerate(plan.phases[first:], start=first):
+            ranks.wait_for_all()
             data.begin(phase, recorder.epochs_of(phase), recorder.step)
             if checkpoint is None:
                 if phase.start_from == "best" and recorder.best_index is not None:
@@ -117,7 +132,7 @@ def fit(
                 recorder.begin(index, phase)
             module.begin(phase, data.num_steps())
             with _quiet():
-                trainer = build_trainer(plan, phase, loggers, [cache, FiniteLoss(), recorder, *callbacks, checkpoints])
+                trainer = build_trainer(plan, phase, loggers, around, share)
                 _fit(trainer, module, data, checkpoint)
             module.end()
             stop.check()
@@ -133,11 +148,15 @@ def _fit(trainer: Trainer, module: MultitaskModule, data: MixedDataModule, check
         raise KeyboardInterrupt from None
 
 
-def build_trainer(plan: Plan, phase: Phase, loggers: list[Logger], callbacks: list[Any]) -> Trainer:
+def build_trainer(
+    plan: Plan, phase: Phase, loggers: list[Logger], callbacks: list[Any], share: Share | None
+) -> Trainer:
     """A Lightning trainer for one phase."""
     return Trainer(
         accelerator=plan.runtime.accelerator,
-        devices=1,
+        devices=plan.runtime.devices,
+        strategy="auto" if share is None else ranks.Strategy(plan.runtime, share.rank),
+        use_distributed_sampler=False,
         precision=plan.runtime.precision,  # type: ignore[arg-type]
         max_epochs=phase.epochs,
         callbacks=callbacks,
@@ -199,6 +218,8 @@ def _quiet() -> Iterator[None]:
             ".*LeafSpec.*",
             ".*`srun` command is available.*",  # a run of a study, or a Slurm job of one task, needs none
             ".*your dataloader is not resumable.*",  # it is: see MixedDataModule.begin
+            ".*sync_dist=True.*",  # metrics are the same on every rank
+            ".*find_unused_parameters=True was specified.*",  # whether there are any changes from step to step
         ):
             warnings.filterwarnings("ignore", message=message)
         yield
