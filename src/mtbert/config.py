@@ -14,7 +14,7 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from mtbert.errors import InputError, nearest
 from mtbert.fields import added, not_negative, one_of, positive
@@ -205,6 +205,10 @@ def typed(composed: DictConfig) -> Config:
     _only_known_keys(composed)
     try:
         config = OmegaConf.to_object(composed)
+    except MissingMandatoryValue as error:
+        raise InputError(
+            f"config: {error.full_key} is not given; expected {error.full_key}=... on the command line"
+        ) from None
     except OmegaConfBaseException as error:
         raise InputError(f"config: {str(error).splitlines()[0]} (key {error.full_key})") from None
     assert isinstance(config, Config)

@@ -48,6 +48,16 @@ class LoraConfig:
 
 
 @dataclass
+class DistillConfig:
+    """Distillation: what finished runs, averaged, say about the training rows is learned too (Hinton et al. 2015)."""
+
+    weight: float = 0.0  # w: the loss is 1 - w times that of the labels, w times the distance to the teachers; 0: off
+    runs: list[str] = field(default_factory=list)  # the teachers: directories or names of finished runs
+    temperature: float = 2.0  # that class probabilities are softened with
+    annealed: bool = False  # w falls to 0 in a straight line over a phase (Clark et al. 2019, BAM!)
+
+
+@dataclass
 class MethodsConfig:
     """Methods beyond the paper, each off by default; they can be combined."""
 
@@ -57,6 +67,7 @@ class MethodsConfig:
     smart: SmartConfig = field(default_factory=SmartConfig)
     ema: float = 0.0  # decay of the moving average of all weights that is evaluated and saved, such as 0.999
     lora: LoraConfig = field(default_factory=LoraConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
 
 
 def check_methods(methods: MethodsConfig) -> None:
@@ -73,8 +84,19 @@ def check_methods(methods: MethodsConfig) -> None:
         not_negative(f"methods.{key}", value)
     for key in ("radius", "step_size", "ascents", "noise"):
         positive(f"methods.smart.{key}", getattr(methods.smart, key))
+    _check_distill(methods.distill)
     if not 0 <= methods.ema < 1:
         raise InputError(f"config: methods.ema={methods.ema}; expected a number from 0 to below 1")
+
+
+def _check_distill(distill: DistillConfig) -> None:
+    within("methods.distill.weight", distill.weight, 0, 1)
+    positive("methods.distill.temperature", distill.temperature)
+    if distill.weight > 0 and not distill.runs:
+        found, expected = "no methods.distill.runs", "finished runs to learn from, 'methods.distill.runs=[RUN,RUN]'"
+        raise InputError(f"config: methods.distill.weight={distill.weight}, but {found}; expected {expected}")
+    if distill.runs and distill.weight == 0:
+        raise InputError("config: methods.distill.runs, but methods.distill.weight=0; expected a weight, such as 0.5")
 
 
 def check_optimizer(optimizer: OptimizerConfig) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from jaxtyping import Float
@@ -29,6 +29,9 @@ from mtbert.plan import Phase
 from mtbert.regularizers import Rows, find_regularizers
 from mtbert.seeding import torch_seeded
 from mtbert.tasks import Task, find_loss, find_task
+
+if TYPE_CHECKING:
+    from mtbert.distillation import Teachers
 
 Key = tuple[str, str]  # split, task
 
@@ -72,6 +75,7 @@ class MultitaskModule(LightningModule):
         self.tasks, self.losses, self.config = dict(tasks), dict(losses), config
         self.regularizers = find_regularizers(config.methods)
         self.surgery = None if config.methods.gradients == "sum" else find_surgery(config.methods.gradients)
+        self.teachers: Teachers | None = None
         self.weighting: UncertaintyWeights | None = None
         self.average: AveragedModel | None = None
         self.masked_lm: MaskedLmHead | None = None
@@ -204,6 +208,16 @@ class MultitaskModule(LightningModule):
         """The loss of every row of the update, unweighted, without regularisers."""
         return {task.task: self._row_losses(task, logits[task.task]) for task in update.tasks}
 
+    def taught(self, update: Update, logits: Rows, values: Rows) -> Rows:
+        """The rows' losses ``values``, mixed with their distance to the teachers where there are any."""
+        if self.teachers is None:
+            return values
+        progress = self.global_step / self.num_steps
+        return {
+            part.task: self.teachers.mixed(self.tasks[part.task], part, logits[part.task], values[part.task], progress)
+            for part in update.tasks
+        }
+
     def _row_losses(self, task: TaskRows, logits: Tensor) -> Float[Tensor, " rows"]:
         definition = self.tasks[task.task]
         labels = task.labels.trunc() if self.recipe.integer_labels and definition.graded else task.labels
@@ -211,7 +225,7 @@ class MultitaskModule(LightningModule):
 
     def _losses(self, update: Update, logits: Rows, values: Rows) -> dict[str, Float[Tensor, ""]]:
         """Each task's loss: its rows' losses and penalties, with the coefficients that the schedule gave them."""
-        rows = dict(values)
+        rows = self.taught(update, logits, values)
         for regularizer in self.regularizers:
             penalties = regularizer(self, update, logits)
             rows = {name: value + penalties[name] for name, value in rows.items()}

@@ -19,6 +19,7 @@ from mtbert.model.pretrained import resolve
 from mtbert.model.sources import cached_sha256
 from mtbert.results.record import RESULTS_VERSION
 from mtbert.runtime import Runtime
+from mtbert.teachers import find_teachers
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,7 @@ def _identity(
         "recipe": recipe,
         "phases": [described(phase) for phase in phases],
         "optimizer": described(config.optimizer),
-        **({} if config.methods == MethodsConfig() else {"methods": dataclasses.asdict(config.methods)}),
+        **_methods(config),
         "subset_seed": config.data.subset_seed,
         "shuffle": config.data.shuffle,
         **({} if config.data.holdout is None else {"holdout": config.data.holdout}),
@@ -191,6 +192,17 @@ def _identity(
         **({} if runtime.devices == 1 else {"devices": runtime.devices}),
         **({"code": code} if code else {}),
     }
+
+
+def _methods(config: Config) -> dict[str, Any]:
+    """Methods beyond the paper, if any is on; teachers by their hashes, wherever they are."""
+    methods, default = dataclasses.asdict(config.methods), dataclasses.asdict(MethodsConfig())
+    for each in (methods, default):
+        each.pop("distill")
+    if config.methods.distill.runs:
+        teachers = [run.record.hash for run in find_teachers(config)]
+        methods["distill"] = dataclasses.asdict(config.methods.distill) | {"runs": teachers}
+    return {} if methods == default else {"methods": methods}
 
 
 def _import_paths(config: Config, phases: tuple[Phase, ...]) -> dict[str, str]:

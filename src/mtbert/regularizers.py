@@ -26,11 +26,12 @@ def divergence(task: Task, first: Tensor, second: Tensor) -> Float[Tensor, " row
     """How far two predictions are apart: ``KL(p || q) + KL(q || p)``; for degrees their squared difference."""
     if task.graded:
         return (task.score(first) - task.score(second)).square()
-    log_p, log_q = (_log_probabilities(task, logits.float()) for logits in (first, second))
+    log_p, log_q = (log_probabilities(task, logits.float()) for logits in (first, second))
     return ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(-1)
 
 
-def _log_probabilities(task: Task, logits: Tensor) -> Float[Tensor, "rows classes"]:
+def log_probabilities(task: Task, logits: Tensor) -> Float[Tensor, "rows classes"]:
+    """Of every class; of label 1 and 0, in this order, where there is one logit."""
     if task.classification:
         return logits.log_softmax(-1)
     return torch.stack([F.logsigmoid(logits), F.logsigmoid(-logits)], dim=-1)
@@ -47,7 +48,7 @@ class RDrop:
 
     def __call__(self, module: MultitaskModule, update: Update, logits: Rows) -> Rows:
         again = module(update)  # the generator has gone on since the first pass
-        losses = module.row_losses(update, again)
+        losses = module.taught(update, again, module.row_losses(update, again))
         return {
             name: losses[name] + self.alpha / 2 * divergence(module.tasks[name], logits[name], again[name])
             for name in logits

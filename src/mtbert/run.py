@@ -196,6 +196,21 @@ class Run:
 
         return Predictor(self.module, self.encoder_files, *self._runtime)
 
+    @property
+    def weights(self) -> Path:
+        """The file of its best weights.
+
+        Raises:
+            InputError: the run kept none.
+        """
+        weights = self.directory / "checkpoints" / "best.safetensors"
+        if not weights.is_file():
+            raise InputError(
+                f"{self.directory}: its weights were not kept (keep={self.config.keep}); remove the directory and "
+                "train again with keep=best"
+            )
+        return weights
+
     @cached_property
     def module(self) -> MultitaskModule:
         """The model with its best weights, in evaluation mode.
@@ -211,12 +226,7 @@ class Run:
         from mtbert.model.pretrained import empty_encoder
         from mtbert.module import build_module
 
-        weights = self.directory / "checkpoints" / "best.safetensors"
-        if not weights.is_file():
-            raise InputError(
-                f"{self.directory}: its weights were not kept (keep={self.config.keep}); remove the directory and "
-                "train again with keep=best"
-            )
+        weights = self.weights
         module = build_module(self.config, empty_encoder(self.config.encoder, self.encoder_files))
         load_weights(module, weights)
         return module.eval()

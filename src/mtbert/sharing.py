@@ -44,8 +44,8 @@ def beginnings(plan: Plan) -> Iterator[str]:
 
 def _open_ended(plan: Plan) -> bool:
     """Whether no step depends on how many there will be."""
-    optimizer = plan.config.optimizer
-    constant = optimizer.lr_schedule == "constant" and optimizer.warmup == 0
+    optimizer, distill = plan.config.optimizer, plan.config.methods.distill
+    constant = optimizer.lr_schedule == "constant" and optimizer.warmup == 0 and not distill.annealed
     return constant and not any(takes_epochs(phase.schedule) for phase in plan.phases)
 
 

@@ -25,6 +25,7 @@ from mtbert.checkpoints import Checkpoints, SafetensorsIO, load_weights
 from mtbert.config import Config
 from mtbert.data.datamodule import MixedDataModule
 from mtbert.data.updates import Share
+from mtbert.distillation import learn_from
 from mtbert.errors import Stopped, explain
 from mtbert.finite import FiniteLoss
 from mtbert.loggers import build_loggers
@@ -39,6 +40,7 @@ from mtbert.results.record import FAILED_FILE, Epoch, RunRecord, best_of
 from mtbert.rundir import claimed, finished, record_alias, record_failure, take_up
 from mtbert.runtime import find_runtime
 from mtbert.stopping import deferred_signals
+from mtbert.teachers import find_teachers
 
 
 def run(
@@ -102,7 +104,9 @@ def build(plan: Plan) -> tuple[MixedDataModule, MultitaskModule]:
     """The run's rows, and its model as it starts."""
     data = MixedDataModule.from_plan(plan)
     data.setup()
-    return data, build_module(plan.config, load_encoder(plan.config.encoder))
+    module = build_module(plan.config, load_encoder(plan.config.encoder))
+    module.teachers = learn_from(find_teachers(plan.config), plan, data)
+    return data, module
 
 
 def fit(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -14,13 +13,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, Int
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
+from mtbert.cache import read_entry, write_entry
 from mtbert.config import DatasetConfig
 from mtbert.data.rows import read_rows
 from mtbert.model.sources import EncoderFiles, cached_sha256
-from mtbert.paths import atomic_write, cache_dir
+from mtbert.paths import cache_dir
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -142,31 +140,15 @@ def _save(entry: Path, prepared: Prepared) -> None:
     for side, sentences in enumerate(prepared.sentences):
         tensors |= {f"input_ids_{side}": sentences.flat, f"lengths_{side}": sentences.lengths}
     counts = json.dumps([prepared.available, prepared.dropped, len(prepared.sentences)])
-    with atomic_write(entry) as temporary:
-        save_file(tensors, temporary, {"counts": counts, "crc32": _checksum(tensors, counts)})
+    write_entry(entry, tensors, counts)
 
 
 def _load(entry: Path) -> Prepared | None:
     """What is in a cache entry; None if there is none or it is damaged."""
-    if not entry.is_file():
+    if (found := read_entry(entry)) is None:
         return None
-    try:
-        with safe_open(entry, framework="numpy") as file:
-            tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
-    except SafetensorError:
-        return None
-    if not metadata or metadata.get("crc32") != _checksum(tensors, metadata.get("counts", "")):
-        return None
-    available, dropped, sides = json.loads(metadata["counts"])
+    tensors, counts = found
+    available, dropped, sides = json.loads(counts)
     sentences = [Ragged.of_lengths(tensors[f"input_ids_{side}"], tensors[f"lengths_{side}"]) for side in range(sides)]
     ids = tensors["ids"].tobytes().decode().split("\0")
     return Prepared(ids, tensors.get("labels"), tuple(sentences), available, dropped)
-
-
-def _checksum(tensors: dict[str, np.ndarray], counts: str) -> str:
-    """Over everything in an entry: a flipped bit in token ids would otherwise go unseen."""
-    total = zlib.crc32(counts.encode())
-    for name in sorted(tensors):
-        total = zlib.crc32(f"{name} {tensors[name].dtype} {tensors[name].shape}".encode(), total)
-        total = zlib.crc32(tensors[name].tobytes(), total)
-    return f"{total:08x}"

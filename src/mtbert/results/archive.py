@@ -35,11 +35,14 @@ def archive(run: Path, folder: Path) -> Path:
 
 
 def _without_places(config: Path) -> bytes:
-    """A run's config with the default folders in place of its own; they are no part of what the run is."""
+    """A run's config with the default folders in place of its own, and other runs by their names alone; folders are
+    no part of what the run is."""
     content = OmegaConf.load(config)
     OmegaConf.update(content, "runs_dir", "runs")
     if OmegaConf.select(content, "data.folder") is not None:
         OmegaConf.update(content, "data.folder", "data")
+    if teachers := OmegaConf.select(content, "methods.distill.runs"):
+        OmegaConf.update(content, "methods.distill.runs", [Path(name).name for name in teachers])
     return OmegaConf.to_yaml(content).encode()
 
 
