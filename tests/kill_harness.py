@@ -304,10 +304,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("MTBERT_CACHE", str(folder / "cache"))
     CONFIGS.update({seed: compose([*STUDY[1:2], seed, *STUDY[3:]]) for seed in ("seed=1", "seed=2")})
     gc.freeze()  # what is here is not looked through again in every fork
-    shared, started = Shared(), time.perf_counter()
     unbroken = folder / "unbroken"
-    if study(unbroken, shared) != 0:
-        raise SystemExit(unbroken.with_suffix(".log").read_text())
+    for runs in (folder / "first", unbroken):  # the first one fills the cache, which is an event for every file
+        shared, started = Shared(), time.perf_counter()
+        if study(runs, shared) != 0:
+            raise SystemExit(runs.with_suffix(".log").read_text())
     counts, seconds = shared.read()[0], time.perf_counter() - started
     print(f"an unbroken study: {seconds:.1f} s, {dict(zip(EVENTS, counts, strict=True))}", flush=True)
     together = side_by_side(folder / "together", unbroken)

@@ -18,7 +18,7 @@ import mtbert, mtbert.paths
 from mtbert.compose import compose
 from mtbert.results.paper import paper_rows
 from mtbert.data.download import add_arguments
-import hydra_plugins.mtbert_launcher
+import hydra_plugins.mtbert_study
 folder = mtbert.paths.conf_dir()
 assert folder.parent.name == "mtbert", folder
 for path in sorted((folder / "experiment").glob("*.yaml")):

@@ -1,21 +1,39 @@
-"""The launcher that ``mtbert train --multirun`` uses unless told otherwise: one process a run."""
+"""What ``mtbert train --multirun`` uses unless told otherwise: globs in every form, one process a run."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from hydra.core.hydra_config import HydraConfig
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
 from mtbert.errors import InputError
 
 if TYPE_CHECKING:
-    from mtbert.config import Config
     from mtbert.study import Job
+    from mtbert.sweep import RunConfigs
+
+
+class StudySweeper(BasicSweeper):
+    """Hydra's own, which knows a glob only alone and composes every run twice."""
+
+    def sweep(self, arguments: Sequence[str]) -> Any:
+        from mtbert.sweep import spelt_out
+
+        return super().sweep(spelt_out(arguments, self.hydra_context.config_loader))
+
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        from mtbert.sweep import RunConfigs
+
+        if isinstance(self.launcher, StudyLauncher):  # checks its runs itself
+            return
+        configs = RunConfigs(self.hydra_context.config_loader, self.config)
+        for overrides in batch:
+            configs.config(overrides)
 
 
 class StudyLauncher(Launcher):
@@ -38,13 +56,13 @@ class StudyLauncher(Launcher):
         from mtbert.compose import config_dir_arguments
         from mtbert.runtime import visible_gpus
         from mtbert.study import StudyFailed, places, run_study
+        from mtbert.sweep import RunConfigs
 
         for name in ("jobs", "runs_per_gpu"):
             if getattr(self, name) < 1:
                 raise InputError(f"config: hydra.launcher.{name}={getattr(self, name)}; expected a number above 0")
-        if not job_overrides:
-            raise InputError("the study has no run: no experiment matches; `mtbert train --help` lists them")
-        jobs = [self._job(overrides) for overrides in job_overrides]
+        configs = RunConfigs(self.hydra_context.config_loader, self.config)
+        jobs = [self._job(configs, overrides) for overrides in job_overrides]
         gpus = visible_gpus() if any(job.plan.runtime.accelerator == "cuda" for job in jobs) else []
         where = places(self.jobs, gpus, self.runs_per_gpu, max(job.plan.runtime.devices for job in jobs))
         failures = run_study(jobs, where, config_dir_arguments(self.config.hydra))
@@ -53,25 +71,16 @@ class StudyLauncher(Launcher):
             raise StudyFailed(f"{len(failures)} of {len(jobs)} runs failed:{lines}")
         return [self._return(overrides) for overrides in job_overrides]
 
-    def _job(self, overrides: Sequence[str]) -> Job:
+    def _job(self, configs: RunConfigs, overrides: Sequence[str]) -> Job:
         from mtbert.plan import make_plan
         from mtbert.runtime import find_runtime, shared_out
         from mtbert.study import Job
 
-        config = self._config(overrides)
+        config = configs.config(overrides)
         if config.trainer.threads is None and (share := shared_out(self.jobs, config.trainer.devices)):
             overrides = [*overrides, *share]
-            config = self._config(overrides)
+            config = configs.config(overrides)
         return Job(make_plan(config, find_runtime(config.trainer)), tuple(overrides))
-
-    def _config(self, overrides: Sequence[str]) -> Config:
-        from mtbert.config import typed
-
-        composed = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
-        HydraConfig.instance().set_config(composed)
-        with open_dict(composed):
-            del composed["hydra"]
-        return typed(composed)
 
     def _return(self, overrides: Sequence[str]) -> JobReturn:
         returned = JobReturn()
