@@ -12,12 +12,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from mtbert.compose import compose
 from mtbert.config import EncoderConfig
 from mtbert.errors import InputError
 from mtbert.model import sources
 from mtbert.model.pretrained import load_encoder, load_tokenizer, published_state_dict, resolve
 from mtbert.model.published import to_published
 from mtbert.model.tiny import tiny_folder
+from mtbert.plan import make_plan
+from mtbert.runtime import Runtime
 
 MINILM = EncoderConfig(
     name="minilm-l6",
@@ -65,6 +68,33 @@ def test_minilm_comes_from_its_package_with_its_checksum(cache: Path) -> None:
         assert torch.equal(tensor, published[name]), name
     assert encoder.config.hidden_dropout_prob == 0.1
     assert encoder.config.attention_probs_dropout_prob == 0.0
+
+
+def test_weights_drawn_anew_hang_on_the_seed_and_keep_shape_and_vocabulary(folder: Path) -> None:
+    config = config_of(folder)
+    random = replace(config, reinitialize=True)
+    published, first, again, other = (
+        load_encoder(c, seed) for c, seed in ((config, 1), (random, 1), (random, 1), (random, 2))
+    )
+    assert first.config == published.config
+    for name, weights in first.state_dict().items():
+        assert torch.equal(weights, again.state_dict()[name])
+        if weights.ndim == 2:
+            assert not torch.equal(weights, other.state_dict()[name])
+            assert not torch.equal(weights, published.state_dict()[name])
+    words = first.embeddings.word_embeddings.weight.detach()
+    assert float(words.std()) == pytest.approx(first.config.initializer_range, rel=0.2)
+
+
+def test_a_random_encoder_is_a_control_of_its_own_and_others_keep_their_identity(cache: Path) -> None:
+    encoder = compose(["encoder=minilm-l6-random"]).encoder
+    assert encoder == replace(compose(["encoder=minilm-l6"]).encoder, name="minilm-l6-random", reinitialize=True)
+    runtime = Runtime("cpu", "32-true", 1, "cpu")
+    plain, random = (
+        make_plan(compose(["encoder=tiny", *more]), runtime) for more in ([], ["encoder.reinitialize=true"])
+    )
+    assert "reinitialize" not in plain.identity["encoder"]
+    assert random.identity["encoder"] == plain.identity["encoder"] | {"reinitialize": True}
 
 
 @needs_minilm

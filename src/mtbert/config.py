@@ -45,6 +45,7 @@ class EncoderConfig:
     hidden_dropout: float = 0.1
     attention_dropout: float = 0.0  # the published code has none
     max_length: int = 512  # tokens, special ones included
+    reinitialize: bool = added(False)  # the shape and the vocabulary alone, with weights drawn anew from the seed
 
 
 @dataclass

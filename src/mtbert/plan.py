@@ -156,7 +156,7 @@ def _identity(
 ) -> dict[str, Any]:
     """Everything that can change a number of the run, and nothing else: no names, paths, loggers or job counts."""
     files = resolve(config.encoder)
-    encoder = dataclasses.asdict(config.encoder)
+    encoder = described(config.encoder)
     for label in ("name", "source", "revision", "sha256"):
         encoder.pop(label)
     encoder |= {"weights": files.weights_sha256, "tokenizer": files.tokenizer_sha256}

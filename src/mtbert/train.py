@@ -104,7 +104,7 @@ def build(plan: Plan) -> tuple[MixedDataModule, MultitaskModule]:
     """The run's rows, and its model as it starts."""
     data = MixedDataModule.from_plan(plan)
     data.setup()
-    module = build_module(plan.config, load_encoder(plan.config.encoder))
+    module = build_module(plan.config, load_encoder(plan.config.encoder, plan.config.seed))
     module.teachers = learn_from(find_teachers(plan.config), plan, data)
     return data, module
 

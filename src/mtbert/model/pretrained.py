@@ -16,6 +16,7 @@ from mtbert.errors import InputError
 from mtbert.model.published import encoder_weights, from_published, to_published
 from mtbert.model.sources import EncoderFiles, first_line, read_json, resolve
 from mtbert.model.tiny import SHAPE, SPECIAL_TOKENS
+from mtbert.seeding import torch_seeded
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -29,14 +30,20 @@ ARCHITECTURE = {"model_type": "bert", "position_embedding_type": "absolute", "hi
 LARGEST = {"num_hidden_layers": 1000}  # what a config.json may ask for: building the shape takes time and memory
 
 
-def load_encoder(config: EncoderConfig) -> BertEncoder:
-    """The encoder with its published weights, float32, on the CPU.
+def load_encoder(config: EncoderConfig, seed: int = 0) -> BertEncoder:
+    """The encoder with its published weights, or with weights drawn anew as the config says; float32, on the CPU.
+
+    Args:
+        seed: of weights drawn anew.
 
     Raises:
         InputError: not a BERT of the published format; weights missing, unexpected, misshapen or unreadable.
     """
     files = resolve(config)
     encoder = _meta_encoder(config, files)
+    if config.reinitialize:
+        with torch_seeded(seed, "encoder"):
+            return type(encoder)(encoder.config, config.pooling)
     weights = encoder_weights(_read_weights(files.weights))
     if encoder.pooler is None:
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith("pooler.")}
