@@ -19,6 +19,7 @@ from mtbert.config import Config
 from mtbert.data.datamodule import MixedDataModule
 from mtbert.distillation import Teachers, distance, learn_from, soften
 from mtbert.errors import InputError
+from mtbert.estimate import encoder_parameters, loaded, operations
 from mtbert.methods import DistillConfig
 from mtbert.model.pretrained import load_encoder
 from mtbert.module import build_module
@@ -213,6 +214,14 @@ def test_a_taught_run_resumes_exactly_and_can_be_archived(
     equal(run(settings, overrides), whole)
     kept = archive(whole.directory, tmp_path / "archive") / "config.yaml"
     assert f"- {tiny_run.directory.name}\n" in kept.read_text() and str(tiny_run.directory) not in kept.read_text()
+
+
+def test_the_estimate_counts_what_teachers_read(tiny_run: RunRecord, sts_run: RunRecord) -> None:
+    made, plain = plan(*taught_by(tiny_run, sts_run)), plan()
+    data = loaded(plain)
+    tokens = sum(int(table.num_tokens().sum()) for (split, _), table in data.tables.items() if split == "train")
+    expected = operations(plain, data) + 2 * 2.0 * encoder_parameters(plain) * tokens
+    assert operations(made, data) == pytest.approx(expected)
 
 
 def test_an_annealed_run_is_no_beginning_of_a_longer_one(tiny_run: RunRecord) -> None:

@@ -46,13 +46,21 @@ def num_steps(plan: Plan, data: MixedDataModule) -> int:
 
 
 def operations(plan: Plan, data: MixedDataModule) -> float:
-    """Floating point operations of a run: 6 for each encoder weight and token trained, 2 for each evaluated."""
+    """Floating point operations of a run: 6 for each encoder weight and token trained, 2 for each evaluated.
+
+    Teachers count as encoders of the run's own size, read once.
+    """
     parameters, methods = encoder_parameters(plan), plan.config.methods
     passes = 1 + (methods.r_drop > 0) + (methods.smart.weight > 0) * (1 + methods.smart.ascents)
-    dev = sum(int(table.num_tokens().sum()) for (split, _), table in data.tables.items() if split == "dev")
+    train, dev = (_tokens(data, split) for split in ("train", "dev"))
     trained = sum(_trained_tokens(data, phase) for phase in plan.phases)
     evaluated = sum(dev * (1 if phase.cached else phase.epochs) for phase in plan.phases)
+    evaluated += train * len(methods.distill.runs)
     return parameters * (6.0 * passes * trained + 2.0 * evaluated)
+
+
+def _tokens(data: MixedDataModule, split: str) -> int:
+    return sum(int(table.num_tokens().sum()) for (each, _), table in data.tables.items() if each == split)
 
 
 def _trained_tokens(data: MixedDataModule, phase: Phase) -> float:
