@@ -198,11 +198,7 @@ class Run:
 
     @property
     def weights(self) -> Path:
-        """The file of its best weights.
-
-        Raises:
-            InputError: the run kept none.
-        """
+        """The file of its best weights; InputError where the run kept none."""
         weights = self.directory / "checkpoints" / "best.safetensors"
         if not weights.is_file():
             raise InputError(
@@ -226,9 +222,8 @@ class Run:
         from mtbert.model.pretrained import empty_encoder
         from mtbert.module import build_module
 
-        weights = self.weights
         module = build_module(self.config, empty_encoder(self.config.encoder, self.encoder_files))
-        load_weights(module, weights)
+        load_weights(module, self.weights)
         return module.eval()
 
     @cached_property
