@@ -78,25 +78,32 @@ def finished(plan: Plan) -> RunRecord | None:
 
     Looked for among the runs, then in the archive, ``$MTBERT_ARCHIVE``.
     """
-    folders = [Path(plan.config.runs_dir), *archives()]
-    paths = [(number, path) for number, folder in enumerate(folders) for path in folder.glob(_results(plan))]
-    for _, path in sorted(paths, key=lambda found: (found[0], found[1].parent.name != plan.directory.name, found[1])):
-        try:
-            return RunRecord.from_file(path)
-        except InputError as error:
-            logger.warning("%s; the run is made again", error)
+    for folder in (Path(plan.config.runs_dir), *archives()):
+        for directory in _directories(plan, folder):
+            if (path := directory / RESULT_FILE).exists():
+                try:
+                    return RunRecord.from_file(path)
+                except InputError as error:
+                    logger.warning("%s; the run is made again", error)
     return None
 
 
-def _results(plan: Plan) -> str:
-    return f"*-{plan.hash}/{RESULT_FILE}"
+def _directories(plan: Plan, folder: Path) -> Iterator[Path]:
+    """Where the run may stand, under whatever experiment name; its own first, without a look through the others."""
+    yield folder / plan.directory.name
+    if folder.is_dir():
+        ending = f"-{plan.hash}"
+        found = (name for name in os.listdir(folder) if name.endswith(ending) and name != plan.directory.name)
+        yield from (folder / name for name in sorted(found))
 
 
 def begun(plan: Plan) -> Path | None:
     """The directory with a checkpoint to go on from, under whatever experiment name; its own first."""
-    found = Path(plan.config.runs_dir).glob(f"*-{plan.hash}/checkpoints/*.safetensors")
-    folders = {path.parents[1] for path in found if path.name in ("last.safetensors", "previous.safetensors")}
-    return min(folders, key=lambda folder: (folder != plan.directory, folder), default=None)
+    names = ("last.safetensors", "previous.safetensors")
+    for directory in _directories(plan, Path(plan.config.runs_dir)):
+        if any((directory / "checkpoints" / name).exists() for name in names):
+            return directory
+    return None
 
 
 def take_up(plan: Plan) -> None:

@@ -115,12 +115,12 @@ class _Study:
     def _next(self) -> Job | None:
         """A run that nobody is making and that waits for none to begin with; None where there is no such run."""
         with self.lock:
-            free = [job for job in self.left if not is_claimed(job.plan)]
-            for job in free:
-                if self.after.get(job.plan.hash) not in self.unfinished:
+            ready = [job for job in self.left if self.after.get(job.plan.hash) not in self.unfinished]
+            for job in ready:
+                if not is_claimed(job.plan):  # looked at one by one: it takes a file
                     self.left.remove(job)
                     return job
-            if self.left and not free and not self.waited:
+            if ready and len(ready) == len(self.left) and not self.waited:
                 self.waited = True
                 names = ", ".join(job.plan.directory.name for job in self.left)
                 print(f"study: waiting for what another process is making: {names}", file=sys.stderr, flush=True)
