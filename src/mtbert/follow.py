@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -20,7 +21,7 @@ from mtbert.stopping import SIGNALS
 def main(directory: str, rank: str, folder: str) -> int:
     for number in SIGNALS:  # rank 0 ends what it is in, and then us
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with_rank_0, daemon=True).start()
+    threading.Thread(target=_end_with_rank_0, args=[folder], daemon=True).start()
     ready = os.dup(1)
     os.dup2(2, 1)  # whatever prints
     logging.disable()
@@ -33,10 +34,11 @@ def main(directory: str, rank: str, folder: str) -> int:
     return 0
 
 
-def _end_with_rank_0() -> None:
-    """Its end of our standard input is closed when it ends, however it does."""
+def _end_with_rank_0(folder: str) -> None:
+    """Its end of our standard input is closed when it ends, however it does; killed, it leaves ``folder``."""
     while os.read(0, 1):
         pass
+    shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 
 
@@ -57,6 +59,8 @@ def follow(directory: Path, rank: int, folder: str, ready: int) -> None:
     if plan.directory.name != directory.name:
         raise InputError(f"{directory}: code or data have changed since the run began; the same command again makes it")
     torch.set_num_threads(plan.runtime.threads)
+    if plan.runtime.accelerator == "cuda":
+        torch.cuda.set_device(rank)
     data, module = build(plan)
     os.write(ready, b".")
     os.close(ready)

@@ -19,7 +19,6 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-import torch
 import torch.distributed as dist
 from lightning_fabric.plugins.environments import LightningEnvironment
 from pytorch_lightning.strategies import DDPStrategy
@@ -68,9 +67,7 @@ def _join_others(runtime: Runtime, others: list[_Other], folder: str) -> None:
 def join(runtime: Runtime, rank: int, folder: str) -> None:
     """Come together with the run's other processes, which know one another by a file in ``folder``."""
     store = dist.FileStore(str(Path(folder) / "store"), runtime.devices)
-    if runtime.accelerator == "cuda":
-        torch.cuda.set_device(rank)
-    else:  # they are all on this machine: nobody else is to reach them
+    if runtime.accelerator != "cuda":  # they are all on this machine: nobody else is to reach them
         loopback = next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), None)
         if loopback is not None:
             os.environ["GLOO_SOCKET_IFNAME"] = loopback

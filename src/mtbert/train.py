@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,6 @@ import torch
 from omegaconf import OmegaConf
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from mtbert import ranks, sharing
 from mtbert.board import Board
@@ -26,7 +24,7 @@ from mtbert.config import Config
 from mtbert.data.datamodule import MixedDataModule
 from mtbert.data.updates import Share
 from mtbert.distillation import learn_from
-from mtbert.errors import Stopped, explain
+from mtbert.errors import explain
 from mtbert.finite import FiniteLoss
 from mtbert.loggers import build_loggers
 from mtbert.model.pretrained import load_encoder
@@ -146,8 +144,6 @@ def fit(
 def _fit(trainer: Trainer, module: MultitaskModule, data: MixedDataModule, checkpoint: Path | None) -> None:
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
-    except SIGTERMException:  # Lightning's own way out, at the end of an epoch
-        raise Stopped(signal.SIGTERM) from None
     except SystemExit:  # what Lightning makes of Ctrl-C
         raise KeyboardInterrupt from None
 
@@ -156,7 +152,7 @@ def build_trainer(
     plan: Plan, phase: Phase, loggers: list[Logger], callbacks: list[Any], share: Share | None
 ) -> Trainer:
     """A Lightning trainer for one phase."""
-    return Trainer(
+    trainer = Trainer(
         accelerator=plan.runtime.accelerator,
         devices=plan.runtime.devices,
         strategy="auto" if share is None else ranks.Strategy(plan.runtime, share.rank),
@@ -173,6 +169,9 @@ def build_trainer(
         reload_dataloaders_every_n_epochs=1,
         log_every_n_steps=plan.config.trainer.log_every_n_steps,
     )
+    # Signals are ours (mtbert.stopping): Lightning's handler of SIGTERM talks to the other processes then and there.
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    return trainer
 
 
 def make_record(origin: dict[str, Any], plan: Plan, data: MixedDataModule, recorder: Recorder) -> RunRecord:
