@@ -92,9 +92,9 @@ def _directories(plan: Plan, folder: Path) -> Iterator[Path]:
     """Where the run may stand, under whatever experiment name; its own first, without a look through the others."""
     yield folder / plan.directory.name
     if folder.is_dir():
-        ending = f"-{plan.hash}"
-        found = (name for name in os.listdir(folder) if name.endswith(ending) and name != plan.directory.name)
-        yield from (folder / name for name in sorted(found))
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries if entry.name.endswith(f"-{plan.hash}"))
+        yield from (folder / name for name in names if name != plan.directory.name)
 
 
 def begun(plan: Plan) -> Path | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -127,9 +128,14 @@ def _of_run(
 
 def _in_order(found: DevPredictions) -> DevPredictions:
     """Rows by the checksum of their id: which half a row is in depends on nothing else."""
-    order = sorted(range(len(found.ids)), key=lambda row: (zlib.crc32(found.ids[row].encode()), found.ids[row]))
-    ids = tuple(found.ids[row] for row in order)
+    ids, order = _order(found.ids)
     return DevPredictions(found.metric, ids, found.labels[order], found.scores[order])
+
+
+@cache  # nearly all runs have the same rows
+def _order(ids: tuple[str, ...]) -> tuple[tuple[str, ...], list[int]]:
+    order = sorted(range(len(ids)), key=lambda row: (zlib.crc32(ids[row].encode()), ids[row]))
+    return tuple(ids[row] for row in order), order
 
 
 def _figures(

@@ -73,7 +73,7 @@ def _read(record: RunRecord, directory: Path, task: str, metric: str, recipe: di
     epochs = [f"epoch_{number}" for number in range(1, len(record.epochs) + 1)]
     try:
         frame = pd.read_csv(path, dtype={"id": str}, keep_default_na=False)
-        ids, labels = tuple(frame["id"]), frame["label"].to_numpy(np.float64)
+        ids, labels = tuple(frame["id"].tolist()), frame["label"].to_numpy(np.float64)
         scores = frame[epochs].to_numpy(np.float64)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
