@@ -45,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = [argument for argument in arguments if argument != "--debug"]
     # Threads that wait for one another sleep soon instead of spinning: several times as fast where cores are shared.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    # Advice that torch gives from C++, where no filter sees it: DDP looks for unused parameters, which come and go.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     for name in ("MTBERT_DATA", "MTBERT_RUNS", "MTBERT_ARCHIVE", "MTBERT_CACHE"):
         if os.environ.get(name) == "":  # set to nothing means not set
             del os.environ[name]

@@ -28,6 +28,7 @@ def main(directory: str, rank: str, folder: str) -> int:
     try:
         follow(Path(directory), int(rank), folder, ready)
     except Exception as error:
+        shutil.rmtree(folder, ignore_errors=True)  # rank 0 may be gone
         line, status = explain(error)
         print(line, file=sys.stderr)
         return status

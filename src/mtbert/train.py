@@ -222,7 +222,6 @@ def _quiet() -> Iterator[None]:
             ".*`srun` command is available.*",  # a run of a study, or a Slurm job of one task, needs none
             ".*your dataloader is not resumable.*",  # it is: see MixedDataModule.begin
             ".*sync_dist=True.*",  # metrics are the same on every rank
-            ".*find_unused_parameters=True was specified.*",  # whether there are any changes from step to step
         ):
             warnings.filterwarnings("ignore", message=message)
         yield
