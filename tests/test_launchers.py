@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from mtbert.results.record import find_runs
 
-pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+
+def needs(name: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(find_spec(f"hydra_plugins.hydra_{name}_launcher") is None, reason=f"needs {name}")
 
 
 def study(launcher: str, runs: Path, *overrides: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -21,6 +24,7 @@ def study(launcher: str, runs: Path, *overrides: str, **variables: str) -> subpr
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=250)
 
 
+@needs("submitit")
 def test_submitit_makes_the_runs_and_names_what_fails(tmp_path: Path, cache: Path) -> None:
     done = study("submitit_local", tmp_path / "runs", "seed=3,4")
     assert done.returncode == 0, done.stderr
@@ -28,9 +32,23 @@ def test_submitit_makes_the_runs_and_names_what_fails(tmp_path: Path, cache: Pat
     assert [record.seed for record in found] == [3, 4]
 
 
+@needs("submitit")
 def test_the_slurm_launcher_asks_for_slurm(tmp_path: Path, cache: Path) -> None:
     bare = str(Path(sys.executable).parent)  # a path without Slurm's commands
     failed = study("slurm", tmp_path / "runs", "seed=3", "hydra.launcher.partition=gpu", PATH=bare)
     assert failed.returncode != 0
     assert "Traceback" not in failed.stderr
     assert "srun" in failed.stderr
+
+
+@needs("joblib")
+def test_joblib_makes_the_runs_names_what_fails_and_skips_what_is_done(tmp_path: Path, cache: Path) -> None:
+    runs, tasks = tmp_path / "runs", "schedule.tasks=[nothing],[sst,para,sts]"
+    failed = study("joblib", runs, "seed=3", tasks, "hydra.launcher.n_jobs=2")
+    assert failed.returncode != 0
+    assert "names task 'nothing'" in failed.stderr and "Traceback" not in failed.stderr
+    found = find_runs(runs)
+    assert (len(found.done), len(found.failed)) == (1, 1)
+    again = study("joblib", runs, "seed=3", tasks.replace("[nothing],", ""))
+    assert again.returncode == 0, again.stderr
+    assert f"{found.done[0].directory.name}: done already" in again.stderr
