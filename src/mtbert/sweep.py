@@ -68,7 +68,7 @@ def _options(loader: ConfigLoaderImpl, group: str, folder: str = "") -> Iterator
 class RunConfigs:
     """The configs of a multirun's runs, each as Hydra would compose it.
 
-    Hydra reads and merges some fifteen files a run, a fifth of a second. Here runs that choose the same files share
+    Hydra reads and merges some twenty files a run, a fifth of a second. Here runs that choose the same files share
     that; the values that they are given besides are set on a copy, by the function with which Hydra sets them.
     """
 
