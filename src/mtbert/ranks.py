@@ -26,6 +26,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mtbert.data.updates import Share
+from mtbert.distributed import world_size
 from mtbert.errors import OUT_OF_MEMORY, InputError, out_of_memory
 from mtbert.plan import Plan
 from mtbert.runtime import Runtime
@@ -93,7 +94,7 @@ def share(plan: Plan) -> Share | None:
 
 def wait_for_all() -> None:
     """Go on when all processes are here: what rank 0 has written by now is there for the others."""
-    if dist.is_initialized():
+    if world_size() > 1:
         dist.barrier()
 
 
