@@ -43,6 +43,9 @@ def started(plan: Plan) -> Iterator[Callable[[], None]]:
     Raises:
         Exception: what ended one of them, where that ended the block too.
     """
+    if plan.runtime.devices == 1:
+        yield lambda: None
+        return
     with tempfile.TemporaryDirectory(prefix="mtbert-") as folder:
         others = [_Other(plan, rank, folder) for rank in range(1, plan.runtime.devices)]
         try:
@@ -54,15 +57,14 @@ def started(plan: Plan) -> Iterator[Callable[[], None]]:
         finally:
             for other in others:
                 other.end()
-            if others and dist.is_initialized():
+            if dist.is_initialized():
                 dist.destroy_process_group()
 
 
 def _join_others(runtime: Runtime, others: list[_Other], folder: str) -> None:
-    if others:
-        for other in others:
-            other.wait_until_ready()
-        join(runtime, 0, folder)
+    for other in others:
+        other.wait_until_ready()
+    join(runtime, 0, folder)
 
 
 def join(runtime: Runtime, rank: int, folder: str) -> None:
