@@ -40,7 +40,9 @@ def test_thirteen_rows_and_final_are_distinct_runs(scale: str, rows: Path) -> No
     assert len(set(hashes.values())) == 14, hashes
 
 
-@pytest.mark.parametrize("group", ["deviation", "design", "single_task", "lr", "batch", "method", "best_without"])
+@pytest.mark.parametrize(
+    "group", ["deviation", "design", "single_task", "lr", "batch", "method", "best_without", "best_with"]
+)
 def test_every_variation_is_a_run_of_its_own(group: str, rows: Path) -> None:
     names = [f"{group}/{path.stem}" for path in sorted((conf_dir() / "experiment" / group).glob("*.yaml"))]
     on = ["00_baseline", "04_cut_para", "10_round_robin", "12_frozen_encoder", "best"]
@@ -85,7 +87,7 @@ def test_each_part_of_best_is_taken_out_alone() -> None:
         assert not changed & removed, path
         removed |= changed
     kept = {key for key in best if best[key] != baseline.get(key)} - removed
-    assert kept == {"lr", "heads.dropout"}
+    assert kept == {"lr", "epochs", "heads.dropout"}
 
 
 def flat(node: Any, prefix: str = "") -> dict[str, Any]:
