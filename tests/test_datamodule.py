@@ -13,7 +13,8 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 
 from mtbert.config import Config
-from mtbert.data.datamodule import DatasetModule, MixedDataModule, some_rows
+from mtbert.data.datamodule import DatasetModule, MixedDataModule
+from mtbert.data.subset import some_rows
 from mtbert.data.updates import TrainingUpdates, Update
 from mtbert.errors import InputError
 from mtbert.plan import make_plan

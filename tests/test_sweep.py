@@ -13,9 +13,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import open_dict
 
+from mtbert.checks import typed
 from mtbert.cli import main
 from mtbert.compose import CONFIG_ERRORS
-from mtbert.config import Config, register, typed
+from mtbert.config import Config, register
 from mtbert.errors import InputError
 from mtbert.paths import conf_dir
 from mtbert.sweep import RunConfigs, spelt_out

@@ -19,7 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import mtbert.config as schema
-from mtbert.config import Config, register, typed
+from mtbert.checks import typed
+from mtbert.config import Config, register
 from mtbert.errors import InputError, nearest
 from mtbert.paths import conf_dir
 

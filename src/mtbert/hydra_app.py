@@ -11,8 +11,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from mtbert.checks import typed
 from mtbert.compose import CONFIG_ERRORS, config_dir_arguments, explained
-from mtbert.config import register, typed
+from mtbert.config import register
 from mtbert.paths import conf_dir
 from mtbert.process import prepare
 

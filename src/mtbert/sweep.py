@@ -14,7 +14,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override
 from omegaconf import DictConfig, open_dict
 
-from mtbert.config import Config, typed
+from mtbert.checks import typed
+from mtbert.config import Config
 from mtbert.errors import InputError, nearest
 
 

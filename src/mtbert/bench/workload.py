@@ -14,8 +14,9 @@ from jaxtyping import Int
 
 from mtbert.compose import compose
 from mtbert.config import Config
-from mtbert.data.datamodule import DatasetModule, MixedDataModule, some_rows
+from mtbert.data.datamodule import DatasetModule, MixedDataModule
 from mtbert.data.rows import read_rows
+from mtbert.data.subset import some_rows
 from mtbert.data.table import Table
 from mtbert.model.encoder import BertConfig, BertEncoder
 from mtbert.model.pretrained import load_encoder

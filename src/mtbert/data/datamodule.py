@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 from pytorch_lightning import LightningDataModule
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from mtbert.config import Config
+from mtbert.data.loader import updates_loader
 from mtbert.data.masking import TEXT, MaskedUpdates, text_table
 from mtbert.data.schedules import Sequential, Step, TaskBatches, build_schedule
+from mtbert.data.subset import some_rows
 from mtbert.data.table import SpecialTokens, Table
 from mtbert.data.tokens import Prepared, prepare
 from mtbert.data.updates import EvaluationUpdates, Reduction, Share, TrainingUpdates, Update
@@ -236,7 +238,8 @@ class MixedDataModule(LightningDataModule):
         """The current epoch's updates, in order. Reload it every epoch."""
         epoch = self.trainer.current_epoch if self.trainer else 0
         first_epoch, first_step = self.first
-        return self._loader(self.training_updates(epoch), first_step if epoch == first_epoch else 0)
+        first = first_step if epoch == first_epoch else 0
+        return updates_loader(self.training_updates(epoch), self.config.trainer.num_workers, first)
 
     def training_updates(self, epoch: int) -> TrainingUpdates | MaskedUpdates:
         """The updates of one epoch (from 0) of the current phase; update ``i`` does not depend on those before it."""
@@ -293,10 +296,11 @@ class MixedDataModule(LightningDataModule):
     def val_dataloader(self) -> DataLoader[Update]:
         """Dev rows, and train rows too where their metrics are taken after each epoch."""
         splits = ("dev", "train") if self.config.train_metrics == "epoch" else ("dev",)
-        return self._loader(self.evaluation_updates(splits, not self.phase.cached, self.share))
+        updates = self.evaluation_updates(splits, not self.phase.cached, self.share)
+        return updates_loader(updates, self.config.trainer.num_workers)
 
     def test_dataloader(self) -> DataLoader[Update]:
-        return self._loader(self.evaluation_updates(("test",)))
+        return updates_loader(self.evaluation_updates(("test",)), self.config.trainer.num_workers)
 
     def evaluation_updates(
         self, splits: Sequence[str], packed: bool = True, share: Share | None = None
@@ -305,35 +309,9 @@ class MixedDataModule(LightningDataModule):
         tables = {key: table for key, table in self.tables.items() if key[0] in splits}
         return EvaluationUpdates(tables, self.config.trainer.eval_tokens, packed, share)
 
-    def _loader(self, updates: Any, first: int = 0) -> DataLoader[Update]:
-        return DataLoader(
-            updates, batch_size=None, sampler=From(first, len(updates)), num_workers=self.config.trainer.num_workers
-        )
-
-
-class From(Sampler[int]):
-    """What is left of ``total`` steps; its length counts those before ``first`` too, as Lightning expects it."""
-
-    def __init__(self, first: int, total: int) -> None:
-        self.first, self.total = first, total
-
-    def __len__(self) -> int:
-        return self.total
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(self.first, self.total))
-
 
 def special_tokens(files: EncoderFiles, config: Config) -> SpecialTokens:
     return SpecialTokens(files.cls_id, files.sep_id, config.encoder.max_length)
-
-
-def some_rows(total: int, count: int, config: Config, *key: str) -> Int[np.ndarray, " chosen"]:
-    """A fixed choice of ``count`` of ``total`` rows (at least one), in file order, the same for every experiment and
-    seed; a larger choice holds every smaller one."""
-    if count >= total:
-        return np.arange(total)
-    return np.sort(generator(config.data.subset_seed, "subset", *key).permutation(total)[: max(1, count)])
 
 
 def _check_splits(config: Config) -> None:
