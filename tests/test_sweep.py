@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hydra import initialize_config_dir
@@ -13,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import open_dict
 
+from hydra_plugins.mtbert_study import Batches
 from mtbert.checks import typed
 from mtbert.cli import main
 from mtbert.compose import CONFIG_ERRORS
@@ -96,6 +97,34 @@ def test_other_launchers_get_runs_that_were_checked(
     assert main(["train", "-m", "hydra/launcher=basic", "experiment=glob(lr/*)", "epochs=2,0"]) == 2
     assert "epochs" in capsys.readouterr().err
     assert not list(tmp_path.glob("*-s*"))
+
+
+def test_a_failed_run_does_not_stop_the_batches_after_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = []
+
+    def run(config: Config, *_: Any, **__: Any) -> None:
+        made.append(config.seed)
+        if config.seed < 3:
+            raise InputError(f"no seed {config.seed}")
+
+    monkeypatch.setenv("MTBERT_RUNS", str(tmp_path))
+    monkeypatch.setattr("mtbert.train.run", run)
+    assert main(["train", "-m", "hydra/launcher=basic", "seed=1,2,3,4", "hydra.sweeper.max_batch_size=1"]) == 2
+    assert made == [1, 2, 3, 4]
+    *_, counted, first, second = capsys.readouterr().err.splitlines()
+    assert counted == "mtbert: 2 of 4 runs failed:"
+    assert (first, second) == ("  seed=1: no seed 1", "  seed=2: no seed 2")
+
+
+def test_what_slurm_refuses_is_one_line() -> None:
+    class Refused:
+        def launch(self, *_: Any, **__: Any) -> None:
+            raise RuntimeError("sbatch: error: Batch job submission failed: Invalid job array specification\n")
+
+    with pytest.raises(InputError, match=r"refuses 2 jobs: Batch job .* specification; hydra.sweeper.max_batch_size"):
+        Batches(cast(Any, Refused())).launch([["seed=1"], ["seed=2"]], 0)
 
 
 def _by_hydra(loader: Any, overrides: list[str]) -> Config:

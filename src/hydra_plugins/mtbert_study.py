@@ -11,7 +11,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from mtbert.errors import InputError
+from mtbert.errors import InputError, explain
 
 if TYPE_CHECKING:
     from mtbert.study import Job
@@ -19,21 +19,53 @@ if TYPE_CHECKING:
 
 
 class StudySweeper(BasicSweeper):
-    """Hydra's own, which knows a glob only alone and composes every run twice."""
+    """Hydra's own, which knows a glob only alone, composes runs twice and stops at a batch that has a failure."""
 
     def sweep(self, arguments: Sequence[str]) -> Any:
+        from mtbert.study import StudyFailed
         from mtbert.sweep import spelt_out
 
-        return super().sweep(spelt_out(arguments, self.hydra_context.config_loader))
+        self.launcher = batches = Batches(self.launcher)
+        returned = super().sweep(spelt_out(arguments, self.hydra_context.config_loader))
+        if batches.failures:
+            raise StudyFailed(batches.failures, batches.total)
+        return returned
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         from mtbert.sweep import RunConfigs
 
-        if isinstance(self.launcher, StudyLauncher):  # checks its runs itself
+        if isinstance(self.launcher.launcher, StudyLauncher):  # checks its runs itself
             return
         configs = RunConfigs(self.hydra_context.config_loader, self.config)
         for overrides in batch:
             configs.config(overrides)
+
+
+class Batches:
+    """A launcher that keeps what failed for the end: the runs of later batches are made first."""
+
+    def __init__(self, launcher: Launcher) -> None:
+        self.launcher, self.total = launcher, 0
+        self.failures: dict[str, str] = {}  # run -> reason
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        from mtbert.study import StudyFailed
+
+        self.total += len(job_overrides)
+        try:
+            returned = self.launcher.launch(job_overrides, initial_job_idx=initial_job_idx)
+        except StudyFailed as error:
+            self.failures |= error.failures
+            return []
+        except Exception as error:  # submitit's, which need not be installed
+            if "sbatch: error: " not in str(error):
+                raise
+            reason = "; ".join(str(error).replace("sbatch: error: ", "").strip().splitlines())
+            fewer = "; hydra.sweeper.max_batch_size=1000 queues so many at a time" if len(job_overrides) > 1 else ""
+            raise InputError(f"Slurm refuses {len(job_overrides)} jobs: {reason}{fewer}") from error
+        failed = [each for each in returned if each.status == JobStatus.FAILED]
+        self.failures |= {" ".join(each.overrides or ()): explain(each._return_value)[0] for each in failed}
+        return [each for each in returned if each.status == JobStatus.COMPLETED]
 
 
 class StudyLauncher(Launcher):
@@ -67,8 +99,7 @@ class StudyLauncher(Launcher):
         where = places(self.jobs, gpus, self.runs_per_gpu, max(job.plan.runtime.devices for job in jobs))
         failures = run_study(jobs, where, config_dir_arguments(self.config.hydra))
         if failures:
-            lines = "".join(f"\n  {name}: {reason}" for name, reason in failures.items())
-            raise StudyFailed(f"{len(failures)} of {len(jobs)} runs failed:{lines}")
+            raise StudyFailed(failures, len(jobs))
         return [self._return(overrides) for overrides in job_overrides]
 
     def _job(self, configs: RunConfigs, overrides: Sequence[str]) -> Job:

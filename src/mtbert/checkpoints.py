@@ -62,8 +62,8 @@ class SafetensorsIO(CheckpointIO):
 class Checkpoints(Callback):
     """Writes a checkpoint after every epoch, and now and then between two steps or in an evaluation.
 
-    When the process is asked to stop, it does so there, with a checkpoint. Last of the callbacks: what the others
-    do after a step or an epoch is in it.
+    When the process is asked to stop, it does so there, with a checkpoint; when warned, it goes on after one. Last of
+    the callbacks: what the others do after a step or an epoch is in it.
     """
 
     def __init__(self, recorder: Recorder, options: TrainerConfig, stop: Stop) -> None:
@@ -93,11 +93,12 @@ class Checkpoints(Callback):
     def _between(self, trainer: Trainer, due: bool = False) -> None:
         every = self.options.checkpoint_every_minutes
         late = every is not None and time.perf_counter() - self._clock >= 60 * every
-        if due or late or self.stop.number is not None:
+        if due or late or self.stop.warned:
             self._save(trainer)
         self.stop.check()
 
     def _save(self, trainer: Trainer) -> None:
+        self.stop.warned = False
         self.recorder.save(trainer)
         self._clock = time.perf_counter()
 

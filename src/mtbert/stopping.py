@@ -10,13 +10,17 @@ from types import FrameType
 
 from mtbert.errors import Stopped
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 
 
 class Stop:
     """Whether somebody asked this process to stop; ``number`` is the signal's."""
 
     number: int | None = None
+    warned = False  # a checkpoint is due: the end may come at any moment
+
+    def __init__(self, in_cluster_job: bool) -> None:
+        self.in_cluster_job = in_cluster_job
 
     def check(self) -> None:
         """Stop here if asked to."""
@@ -24,6 +28,9 @@ class Stop:
             raise Stopped(self.number)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.warned = True
+        if number == signal.SIGTERM and self.in_cluster_job:  # Slurm queues again what it kills, not what ends itself
+            return
         impatient = number == self.number == signal.SIGINT  # a second Ctrl-C: at once
         self.number = self.number or number
         if impatient:
@@ -32,8 +39,12 @@ class Stop:
 
 @contextmanager
 def deferred_signals() -> Iterator[Stop]:
-    """Meanwhile SIGINT and SIGTERM only leave a note, for whoever can stop to look at; ignored ones stay so."""
-    stop = Stop()
+    """Meanwhile ``SIGNALS`` only leave a note, for whoever can stop to look at; ignored ones stay so.
+
+    Who heeds SIGUSR2, Slurm's warning before it takes a node back, is submitit: it hears of it at the end, and has the
+    job queued again.
+    """
+    stop = Stop(in_cluster_job=callable(signal.getsignal(signal.SIGUSR2)))
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
@@ -44,3 +55,5 @@ def deferred_signals() -> Iterator[Stop]:
     finally:
         for number, handler in earlier.items():
             signal.signal(number, handler)
+        if stop.number == signal.SIGUSR2 and stop.in_cluster_job:
+            signal.raise_signal(signal.SIGUSR2)

@@ -214,6 +214,8 @@ def _reason(job: Job, status: int) -> str:
 class StudyFailed(InputError):
     """Some runs of a study failed; the others are done. A line for each below the first."""
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, failures: Mapping[str, str], total: int) -> None:
         super().__init__("")
-        self.args = (message,)
+        self.failures = failures  # run -> reason
+        lines = "".join(f"\n  {name}: {reason}" for name, reason in failures.items())
+        self.args = (f"{len(failures)} of {total} runs failed:{lines}",)
