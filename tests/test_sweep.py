@@ -118,13 +118,30 @@ def test_a_failed_run_does_not_stop_the_batches_after_its_own(
     assert (first, second) == ("  seed=1: no seed 1", "  seed=2: no seed 2")
 
 
-def test_what_slurm_refuses_is_one_line() -> None:
-    class Refused:
-        def launch(self, *_: Any, **__: Any) -> None:
-            raise RuntimeError("sbatch: error: Batch job submission failed: Invalid job array specification\n")
+class Fails:
+    """A launcher that ends with what submitit says."""
 
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def launch(self, *_: Any, **__: Any) -> None:
+        raise RuntimeError(self.text)
+
+
+def test_what_slurm_refuses_is_one_line() -> None:
+    refuses = Fails("sbatch: error: Batch job submission failed: Invalid job array specification\n")
     with pytest.raises(InputError, match=r"refuses 2 jobs: Batch job .* specification; hydra.sweeper.max_batch_size"):
-        Batches(cast(Any, Refused())).launch([["seed=1"], ["seed=2"]], 0)
+        Batches(cast(Any, refuses)).launch([["seed=1"], ["seed=2"]], 0)
+
+
+def test_a_job_that_slurm_killed_is_named() -> None:
+    text = "Job {} (task: 0) with path /r.pkl\nhas not produced any output (state: OUT_OF_MEMORY)\nError stream: ..."
+    for name, run in (("32_1", "seed=2"), ("32", "seed=1")):
+        batches = Batches(cast(Any, Fails(text.format(name))))
+        assert batches.launch([["seed=1"], ["seed=2"]], 0) == []
+        assert batches.failures == {run: "its job ended without a result (state: OUT_OF_MEMORY)"}
+    with pytest.raises(RuntimeError, match="else"):
+        Batches(cast(Any, Fails("something else"))).launch([["seed=1"]], 0)
 
 
 def _by_hydra(loader: Any, overrides: list[str]) -> Config:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -57,15 +58,32 @@ class Batches:
         except StudyFailed as error:
             self.failures |= error.failures
             return []
-        except Exception as error:  # submitit's, which need not be installed
-            if "sbatch: error: " not in str(error):
-                raise
-            reason = "; ".join(str(error).replace("sbatch: error: ", "").strip().splitlines())
-            fewer = "; hydra.sweeper.max_batch_size=1000 queues so many at a time" if len(job_overrides) > 1 else ""
-            raise InputError(f"Slurm refuses {len(job_overrides)} jobs: {reason}{fewer}") from error
+        except Exception as error:
+            run, reason = _of_slurm(error, job_overrides)
+            self.failures[run] = reason
+            return []
         failed = [each for each in returned if each.status == JobStatus.FAILED]
         self.failures |= {" ".join(each.overrides or ()): explain(each._return_value)[0] for each in failed}
         return [each for each in returned if each.status == JobStatus.COMPLETED]
+
+
+def _of_slurm(error: Exception, job_overrides: Sequence[Sequence[str]]) -> tuple[str, str]:
+    """The run whose job died without a word, and its state, where that is what submitit, which need not be installed,
+    says.
+
+    Raises:
+        InputError: Slurm refuses the jobs.
+        Exception: whatever else it is.
+    """
+    text, jobs = str(error), len(job_overrides)
+    if "sbatch: error: " in text:
+        reason = "; ".join(text.replace("sbatch: error: ", "").strip().splitlines())
+        fewer = "; hydra.sweeper.max_batch_size=1000 queues so many at a time" if jobs > 1 else ""
+        raise InputError(f"Slurm refuses {jobs} jobs: {reason}{fewer}") from error
+    died = re.match(r"Job \d+_?(\d*) .*\s.*\(state: (\w+)", text)
+    if died is None:
+        raise error
+    return " ".join(job_overrides[int(died[1] or 0)]), f"its job ended without a result (state: {died[2]})"
 
 
 class StudyLauncher(Launcher):
