@@ -22,6 +22,8 @@ from mtbert.errors import InputError
         ("recipe.integer_label=true", "did you mean 'integer_labels'?"),
         ("experiment=03_share_layer", "no experiment '03_share_layer'; did you mean '03_share_layers'?"),
         ("scale=quik", "no scale 'quik'; did you mean 'quick'?"),
+        ("experiment=smoke/tinny", "no experiment 'smoke/tinny'; did you mean 'smoke/tiny'?"),
+        ("hydra/launcher=ray", "which a package brings: pip install hydra-ray-launcher"),
         ("encoder=minilm", "no encoder 'minilm'; did you mean 'minilm-l6'?"),
         ("recipe=asrun", "did you mean 'as_run'?"),
         ("epochs=ten", "override 'epochs=ten'"),

@@ -10,7 +10,8 @@ import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -18,12 +19,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from mtbert import ranks
 from mtbert.cli import main
 from mtbert.compose import compose
 from mtbert.data.masking import MaskedUpdates
 from mtbert.data.schedules import Draw
 from mtbert.data.updates import EvaluationUpdates, Share
-from mtbert.errors import InputError
+from mtbert.errors import LOST, InputError
 from mtbert.plan import make_plan
 from mtbert.results.record import RunRecord
 from mtbert.runtime import Runtime, find_runtime, shared_out
@@ -196,6 +198,37 @@ def test_what_ends_another_process_ends_the_run_with_its_reason(
     assert not followers(tmp_path) and not torch.distributed.is_initialized()
 
 
+def ended(status: int | None, reason: str = "") -> Any:
+    process = SimpleNamespace(poll=lambda: status, returncode=status)
+    return SimpleNamespace(process=process, reason=lambda: InputError(reason))
+
+
+def test_the_one_that_failed_by_itself_is_named() -> None:
+    alive, done, lost, failed = ended(None), ended(0), ended(LOST), ended(1)
+    assert ranks._first([alive, done, lost, failed]) is failed
+    assert ranks._first([lost, done]) is lost
+    assert ranks._first([alive, done]) is None
+
+
+def test_a_process_that_does_not_notice_the_others_failure_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Over:
+        """Never, by as many seconds as one waits."""
+
+        def wait(self, seconds: float) -> bool:
+            return False
+
+    exits, reasons = [], []
+    monkeypatch.setattr("os._exit", lambda status: (exits.append(status), sys.exit()))
+    monkeypatch.setattr(ranks, "record_failure", lambda plan, reason: reasons.append(reason))
+    (folder := tmp_path / "meeting").mkdir()
+    with pytest.raises(SystemExit):
+        ranks._watch(cast(Any, None), [ended(None), ended(1, "process 3 of 3: bad")], str(folder), cast(Any, Over()))
+    assert (exits, reasons) == ([2], ["process 3 of 3: bad"]) and not folder.exists()
+    assert capsys.readouterr().err == "mtbert: process 3 of 3: bad\n"
+
+
 def test_devices_are_part_of_a_run_where_there_is_more_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("mtbert.runtime.available_cores", lambda: 8)
@@ -213,7 +246,9 @@ def test_a_run_of_several_processes_has_as_many_gpus(monkeypatch: pytest.MonkeyP
     assert [p["CUDA_VISIBLE_DEVICES"] for p in places(9, gpus, devices=2)] == ["0,1", "2,3"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    with pytest.raises(InputError, match=r"trainer\.devices=2; of cuda 1 can be had here"):
+    with pytest.raises(InputError, match=r"trainer\.devices=2; devices of cuda that this process may use: 1"):
         find_runtime(compose(["trainer.devices=2"]).trainer)
+    with pytest.raises(InputError, match=r"trainer\.devices=99; cores that this process may use: \d+$"):
+        find_runtime(compose(["trainer.devices=99", "trainer.accelerator=cpu"]).trainer)
     with pytest.raises(InputError, match=r"trainer\.devices=0; expected a number above 0"):
         compose(["trainer.devices=0"])

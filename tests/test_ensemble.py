@@ -110,8 +110,11 @@ def test_figures_are_those_of_the_runs_and_of_their_mean(runs: list[Run]) -> Non
 def test_the_command_reads_archives_and_needs_no_weights(runs: list[Run], tmp_path: Path, capsys: Any) -> None:
     for run in runs:
         archive(run.directory, tmp_path)
-    for chosen in ([str(tmp_path / run.directory.name) for run in runs], ["--experiments", "smoke/tiny"]):
-        assert main(["ensemble", *chosen, "--runs", str(tmp_path), "--format", "json"]) == 0
+    for chosen in (
+        [str(tmp_path / run.directory.name) for run in runs],
+        ["--experiments", "smoke/tiny", "--runs", str(tmp_path)],
+    ):
+        assert main(["ensemble", *chosen, "--format", "json"]) == 0
         members, gains = json.loads(capsys.readouterr().out)
         names = {line["run"] for line in members["rows"]}
         assert names == {*(run.directory.name for run in runs), "mean of the runs", "ensemble"}
@@ -175,6 +178,7 @@ def test_the_command_says_what_it_expects(tmp_path: Path, runs: list[Run], capsy
         ([], "expected either runs, or --experiments"),
         (["--experiments", "smoke/tin", "--runs", folder], "did you mean 'smoke/tiny'?"),
         (["--experiments", "smoke/tiny", "--runs", folder], "two different runs or more; got 1"),
+        ([str(runs[0].directory), "--runs", folder], "go with --experiments"),
         (["no-such-run", str(runs[0].directory)], "no such run"),
     ):
         assert main(["ensemble", *arguments]) == 2

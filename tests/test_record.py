@@ -2,14 +2,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mtbert.errors import InputError
-from mtbert.results.record import Epoch, FailedRun, Metrics, RunRecord, best_of, find_runs, one_line
+from mtbert.results.record import Epoch, FailedRun, RunRecord, best_of, find_runs, one_line
 from synthetic_runs import metrics, record, store
 
 
@@ -125,21 +124,6 @@ def test_a_link_to_a_folder_above_ends(tmp_path: Path) -> None:
 def test_a_missing_folder_says_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no such folder of runs.*mtbert train"):
         find_runs(tmp_path / "nothing")
-
-
-def test_reading_is_cheap_enough_for_ten_thousand_runs(tmp_path: Path) -> None:
-    many: Metrics = {
-        f"train/{task}/{name}": 0.5 for task in ("sst", "para", "sts") for name in ("loss", "accuracy", "lr")
-    }
-    epochs = [Epoch("main", i, i, 1.0, metrics(0.5, 0.7, 0.4) | many) for i in range(29)]
-    path = store(tmp_path, record(epochs=epochs, best=best_of(epochs)))
-    for i in range(300):
-        copy = tmp_path / f"00_baseline-s{i}-0123456789" / path.name
-        copy.parent.mkdir()
-        copy.write_bytes(path.read_bytes())
-    start = time.process_time()
-    assert len(find_runs(tmp_path).done) == 301
-    assert time.process_time() - start < 0.3, "10,000 runs are to be read in less than 10 s"
 
 
 def test_one_line_drops_what_moves_a_terminal() -> None:

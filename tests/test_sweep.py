@@ -128,6 +128,11 @@ class Fails:
         raise RuntimeError(self.text)
 
 
+def test_a_sweep_over_nothing_has_no_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "-m", "experiment=smoke/tiny", "seed=range(0)"]) == 2
+    assert "the study has no run" in capsys.readouterr().err
+
+
 def test_what_slurm_refuses_is_one_line() -> None:
     refuses = Fails("sbatch: error: Batch job submission failed: Invalid job array specification\n")
     with pytest.raises(InputError, match=r"refuses 2 jobs: Batch job .* specification; hydra.sweeper.max_batch_size"):

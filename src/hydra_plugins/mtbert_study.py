@@ -113,6 +113,8 @@ class StudyLauncher(Launcher):
                 raise InputError(f"config: hydra.launcher.{name}={getattr(self, name)}; expected a number above 0")
         configs = RunConfigs(self.hydra_context.config_loader, self.config)
         jobs = [self._job(configs, overrides) for overrides in job_overrides]
+        if not jobs:
+            raise InputError("the study has no run: a sweep has no values")
         gpus = visible_gpus() if any(job.plan.runtime.accelerator == "cuda" for job in jobs) else []
         where = places(self.jobs, gpus, self.runs_per_gpu, max(job.plan.runtime.devices for job in jobs))
         failures = run_study(jobs, where, config_dir_arguments(self.config.hydra))

@@ -26,6 +26,12 @@ from mtbert.paths import conf_dir
 
 # An override of something null, or of a key below it, ends in one of OmegaConf's internal errors.
 UNDER_NULL = re.compile("Unexpected type for root: NoneType|'NoneType' object has no attribute")
+LAUNCHERS = {
+    "submitit_slurm": "'mtbert[slurm]'",
+    "submitit_local": "'mtbert[slurm]'",
+    "joblib": "'mtbert[joblib]'",
+    "ray": "hydra-ray-launcher",
+}
 PACKAGES = ("hydra", "omegaconf", "mtbert")  # whose code may be the last that an error came through
 # What Hydra and OmegaConf raise without a class of their own.
 UNCLASSED = (AssertionError, AttributeError, ValueError, RecursionError, OSError)
@@ -118,9 +124,13 @@ def _where(text: str) -> str:
 def _missing(error: MissingConfigException) -> str:
     wanted = error.missing_cfg_file if isinstance(error.missing_cfg_file, str) else str(error.missing_cfg_file)
     group, _, name = wanted.rpartition("/")
+    if group == "hydra/launcher" and (package := LAUNCHERS.get(name)):
+        return f"config: no {group} '{name}', which a package brings: pip install {package}"
+    root, _, inside = wanted.partition("/")
+    shipped = [path.relative_to(conf_dir() / root).with_suffix("") for path in (conf_dir() / root).rglob("*.yaml")]
     options = [str(option) for option in error.options or []]
-    if name.startswith("submitit_"):
-        return f"config: no {group} '{name}', which a package brings: pip install 'mtbert[slurm]'"
+    if group != root and shipped:  # in a folder of the group, of which Hydra knows the top alone
+        return f"config: no {root} '{inside}'{nearest(inside, sorted(path.as_posix() for path in shipped))}"
     return f"config: no {group or 'config'} '{name}'{nearest(name, options)}"
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 OUT_OF_MEMORY = 128 + 9  # exit status: as if the system had killed the process for it
 TAKEN = 75  # exit status: try again later (EX_TEMPFAIL)
+LOST = 69  # exit status: another process of the run is gone (EX_UNAVAILABLE)
 
 
 class InputError(Exception):
@@ -66,6 +67,12 @@ def explain(error: BaseException) -> tuple[str, int]:
         return printable(f"{error.filename}: {error.strerror}" if error.filename else str(error)), 1
     reason = " ".join(str(error).split()) or "no reason given"
     return f"unexpected {type(error).__name__}: {printable(reason)} (--debug shows where)", 1
+
+
+def lost_connection(error: BaseException) -> bool:
+    """Whether an error says no more than that another process of the run is gone: gloo's and NCCL's words for it."""
+    texts = ("connection", "gloo", "nccl", "socket", "timed out")
+    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in texts)
 
 
 def out_of_memory(error: BaseException) -> bool:

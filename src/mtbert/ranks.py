@@ -8,11 +8,13 @@ of a multirun, a notebook or a test starts them just the same.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -27,8 +29,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mtbert.data.updates import Share
 from mtbert.distributed import world_size
-from mtbert.errors import OUT_OF_MEMORY, InputError, out_of_memory
+from mtbert.errors import LOST, OUT_OF_MEMORY, InputError, explain, lost_connection, out_of_memory
 from mtbert.plan import Plan
+from mtbert.rundir import record_failure
 from mtbert.runtime import Runtime
 
 GRACE = 10.0  # seconds for a process to end by itself
@@ -48,6 +51,8 @@ def started(plan: Plan) -> Iterator[Callable[[], None]]:
         return
     with tempfile.TemporaryDirectory(prefix="mtbert-") as folder:
         others = [_Other(plan, rank, folder) for rank in range(1, plan.runtime.devices)]
+        over = threading.Event()
+        threading.Thread(target=_watch, args=[plan, others, folder, over], daemon=True).start()
         try:
             yield partial(_join_others, plan.runtime, others, folder)
         except Exception as error:
@@ -55,6 +60,7 @@ def started(plan: Plan) -> Iterator[Callable[[], None]]:
                 raise reason from None
             raise
         finally:
+            over.set()
             for other in others:
                 other.end()
             if dist.is_initialized():
@@ -144,16 +150,38 @@ class _Other:
 
 def _theirs(others: list[_Other], error: Exception) -> Exception | None:
     """The reason of the one that failed, where ``error`` is but what is seen of it from here: a lost connection."""
-    if not isinstance(error, RuntimeError) or out_of_memory(error):
+    if not lost_connection(error) or out_of_memory(error):
         return None
     for other in others:
         try:
             other.process.wait(GRACE)
         except subprocess.TimeoutExpired:
             return None  # it waits for this process
-    failed = [other for other in others if other.process.returncode]
-    first = min(failed, key=lambda other: other.process.returncode == 1, default=None)  # 1: also a lost connection
+    first = _first(others)
     return None if first is None else first.reason()
+
+
+def _first(others: list[_Other]) -> _Other | None:
+    """The one that failed by itself; where there is none, one that has lost the others."""
+    failed = [other for other in others if other.process.poll()]
+    return min(failed, key=lambda other: other.process.returncode == LOST, default=None)
+
+
+def _watch(plan: Plan, others: list[_Other], folder: str, over: threading.Event) -> None:
+    """End this process where one of the others has failed and it does not notice, waiting for it in NCCL or for it to
+    join; what is on disk is whole at any moment."""
+    while not over.wait(1):
+        if _first(others) is None:
+            continue
+        if over.wait(GRACE):
+            return
+        first = _first(others)
+        assert first is not None
+        line, status = explain(first.reason())
+        record_failure(plan, line)
+        print(f"mtbert: {line}", file=sys.stderr, flush=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        os._exit(status)
 
 
 class Environment(LightningEnvironment):

@@ -61,9 +61,10 @@ def find_runtime(trainer: TrainerConfig) -> Runtime:
 
 
 def _check_devices(accelerator: str, devices: int) -> None:
-    there = {"cuda": lambda: len(visible_gpus()), "mps": lambda: 1}
-    if accelerator in there and devices > (count := there[accelerator]()):
-        raise InputError(f"config: trainer.devices={devices}; of {accelerator} {count} can be had here")
+    there = {"cuda": lambda: len(visible_gpus()), "mps": lambda: 1, "cpu": available_cores}
+    if devices > (count := there[accelerator]()):
+        what = "cores" if accelerator == "cpu" else f"devices of {accelerator}"
+        raise InputError(f"config: trainer.devices={devices}; {what} that this process may use: {count}")
 
 
 def default_threads(processes: int = 1) -> int:

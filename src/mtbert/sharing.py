@@ -90,7 +90,10 @@ def take_up(plan: Plan) -> str | None:
         return None
     for digest in beginnings(plan):
         if (found := _left(plan, digest)) is not None:
-            _copy(found, plan.directory)
+            try:
+                _copy(found, plan.directory)
+            except FileNotFoundError:  # another study has just tidied it away
+                continue
             logger.info("goes on from the last epoch of %s", found.directory.name)
             return found.directory.name
     return None

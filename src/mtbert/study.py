@@ -109,8 +109,7 @@ class _Study:
             elif finished(job.plan) is None:
                 self._make(job, place)
             else:
-                self.ended += 1
-                self.unfinished.discard(job.plan.hash)
+                self._count(job)
 
     def _next(self) -> Job | None:
         """A run that nobody is making and that waits for none to begin with; None where there is no such run."""
@@ -165,8 +164,7 @@ class _Study:
         return status
 
     def _ended(self, job: Job, status: int) -> None:
-        self.ended += 1
-        self.unfinished.discard(job.plan.hash)
+        self._count(job)
         if status:
             name, reason = job.plan.directory.name, _reason(job, status)
             self.failures[name] = reason
@@ -175,6 +173,11 @@ class _Study:
             left = (time.perf_counter() - self.started) / self.ended * (self.total - self.ended)
             text = f"{self.ended} of {self.total} runs done, about {clock(left)} left"
             print(f"study: {text}", file=sys.stderr, flush=True)
+
+    def _count(self, job: Job) -> None:
+        with self.lock:
+            self.ended += 1
+            self.unfinished.discard(job.plan.hash)
 
     def _stop(self) -> None:
         """End what is running, in order where it lets itself be ended."""

@@ -106,6 +106,8 @@ def main(args: argparse.Namespace) -> int:
     """``mtbert ensemble``: figures of runs averaged. Needs their dev predictions; no weights."""
     if bool(args.names) == bool(args.experiments):
         raise InputError("expected either runs, or --experiments with their names (`mtbert runs` lists what is there)")
+    if args.names and any((args.runs, args.scale, args.encoder, args.recipe)):
+        raise InputError("--runs, --scale, --encoder and --recipe go with --experiments, not with runs by name")
     ensemble = Ensemble([load(name) for name in args.names] or _of_experiments(args))
     put(listings(ensemble, measure(ensemble)), args)
     return 0
