@@ -13,7 +13,8 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 
 from mtbert.config import Config
-from mtbert.data.datamodule import DatasetModule, MixedDataModule
+from mtbert.data.datamodule import MixedDataModule
+from mtbert.data.dataset import DatasetModule
 from mtbert.data.subset import some_rows
 from mtbert.data.updates import TrainingUpdates, Update
 from mtbert.errors import InputError

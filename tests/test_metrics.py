@@ -19,7 +19,8 @@ from torch import nn
 from bad_input import one_in
 from mtbert.compose import compose
 from mtbert.data.updates import TaskRows
-from mtbert.module import Evaluation, MultitaskModule
+from mtbert.evaluation import Evaluation
+from mtbert.module import MultitaskModule
 from mtbert.results.record import Epoch, RunRecord, best_of
 from mtbert.results.render import FORMATS
 from mtbert.results.table import build_table

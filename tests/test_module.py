@@ -13,8 +13,9 @@ from mtbert.compose import compose
 from mtbert.config import Config
 from mtbert.data.datamodule import MixedDataModule
 from mtbert.errors import InputError
+from mtbert.evaluation import Evaluation
 from mtbert.model.pretrained import load_encoder
-from mtbert.module import Evaluation, MultitaskModule, build_heads, build_module
+from mtbert.module import MultitaskModule, build_heads, build_module
 from mtbert.plan import Plan, make_plan
 from mtbert.runtime import Runtime
 from mtbert.tasks import TASKS

@@ -8,7 +8,8 @@ import pytest
 
 from mtbert.cli import main
 from mtbert.compose import compose
-from mtbert.data.datamodule import DatasetModule, MixedDataModule
+from mtbert.data.datamodule import MixedDataModule
+from mtbert.data.dataset import DatasetModule
 from mtbert.errors import InputError
 from mtbert.plan import make_plan
 from mtbert.results.record import find_runs

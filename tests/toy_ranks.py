@@ -12,8 +12,9 @@ from torch.nn.parallel import DistributedDataParallel
 from mtbert.compose import compose
 from mtbert.data.datamodule import MixedDataModule
 from mtbert.data.updates import Share
+from mtbert.evaluation import Evaluation
 from mtbert.model.pretrained import load_encoder
-from mtbert.module import Evaluation, MultitaskModule, build_module
+from mtbert.module import MultitaskModule, build_module
 from mtbert.plan import make_plan
 from mtbert.ranks import join
 from mtbert.runtime import Runtime

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.utils import JobReturn, JobStatus
@@ -26,17 +26,20 @@ class StudySweeper(BasicSweeper):
         from mtbert.study import StudyFailed
         from mtbert.sweep import spelt_out
 
-        self.launcher = batches = Batches(self.launcher)
+        assert self.launcher is not None and self.hydra_context is not None
+        self.batches = Batches(self.launcher)
+        self.launcher = cast(Launcher, self.batches)
         returned = super().sweep(spelt_out(arguments, self.hydra_context.config_loader))
-        if batches.failures:
-            raise StudyFailed(batches.failures, batches.total)
+        if self.batches.failures:
+            raise StudyFailed(self.batches.failures, self.batches.total)
         return returned
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         from mtbert.sweep import RunConfigs
 
-        if isinstance(self.launcher.launcher, StudyLauncher):  # checks its runs itself
+        if isinstance(self.batches.launcher, StudyLauncher):  # checks its runs itself
             return
+        assert self.config is not None and self.hydra_context is not None
         configs = RunConfigs(self.hydra_context.config_loader, self.config)
         for overrides in batch:
             configs.config(overrides)

@@ -23,7 +23,8 @@ from tqdm import tqdm
 
 from mtbert.cache import read_entry, write_entry
 from mtbert.config import Config
-from mtbert.data.datamodule import DatasetModule, MixedDataModule
+from mtbert.data.datamodule import MixedDataModule
+from mtbert.data.dataset import DatasetModule
 from mtbert.data.table import Table
 from mtbert.data.updates import TaskRows, Update
 from mtbert.errors import InputError

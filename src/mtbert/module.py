@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -18,6 +17,7 @@ from mtbert.config import Config, Recipe
 from mtbert.data.masking import TEXT, MaskedUpdate
 from mtbert.data.updates import TaskRows, Update
 from mtbert.distributed import average, gathered
+from mtbert.evaluation import Evaluation
 from mtbert.gradients import UncertaintyWeights, find_surgery
 from mtbert.losses import Loss
 from mtbert.model.encoder import BertEncoder
@@ -32,27 +32,6 @@ from mtbert.tasks import Task, find_loss, find_task
 
 if TYPE_CHECKING:
     from mtbert.distillation import Teachers
-
-Key = tuple[str, str]  # split, task
-
-
-@dataclass
-class Evaluation:
-    """Logits and labels of whole splits, rows in the tables' order, gathered over batches in any order."""
-
-    parts: dict[Key, list[tuple[Tensor, Tensor, Tensor]]] = field(default_factory=dict)
-
-    def add(self, task: TaskRows, logits: Tensor) -> None:
-        entry = (task.rows, logits.detach().float().cpu(), task.labels.cpu())
-        self.parts.setdefault((task.split, task.task), []).append(entry)
-
-    def gathered(self, key: Key) -> tuple[Float[Tensor, "rows ..."], Float[Tensor, " rows"]]:
-        """Logits and labels of one split and task; a row that came twice counts once."""
-        rows, logits, labels = (torch.cat(column) for column in zip(*self.parts[key], strict=True))
-        count = int(rows.max()) + 1
-        all_logits, all_labels = logits.new_zeros(count, *logits.shape[1:]), labels.new_zeros(count)
-        all_logits[rows], all_labels[rows] = logits, labels
-        return all_logits, all_labels
 
 
 class MultitaskModule(LightningModule):

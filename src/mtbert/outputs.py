@@ -14,7 +14,8 @@ from mtbert.callbacks import Recorder
 from mtbert.data.datamodule import MixedDataModule
 from mtbert.data.updates import Update
 from mtbert.errors import InputError
-from mtbert.module import Evaluation, Key, MultitaskModule
+from mtbert.evaluation import Evaluation, Key
+from mtbert.module import MultitaskModule
 from mtbert.paths import atomic_write
 from mtbert.plan import Plan
 from mtbert.results.leaderboard import leaderboard_name, write_leaderboard

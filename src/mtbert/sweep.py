@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from functools import cache
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -19,7 +20,7 @@ from mtbert.config import Config
 from mtbert.errors import InputError, nearest
 
 
-def spelt_out(arguments: Sequence[str], loader: ConfigLoaderImpl) -> list[str]:
+def spelt_out(arguments: Sequence[str], loader: ConfigLoader) -> list[str]:
     """``arguments`` with the names that globs stand for: ``experiment=00_baseline,glob(lr/*)``.
 
     Hydra itself knows a glob only alone, and looks for it in the group's own folder, not in those inside.
@@ -31,7 +32,7 @@ def spelt_out(arguments: Sequence[str], loader: ConfigLoaderImpl) -> list[str]:
     return [_without_globs(override, loader) for override in parsed]
 
 
-def _without_globs(override: Override, loader: ConfigLoaderImpl) -> str:
+def _without_globs(override: Override, loader: ConfigLoader) -> str:
     value = override._value
     choices = value.list if isinstance(value, ChoiceSweep) and value.simple_form else [value]
     if not any(isinstance(choice, Glob) for choice in choices):
@@ -58,7 +59,7 @@ def _match(name: str, patterns: Iterable[str]) -> bool:
     return any(name.count("/") == pattern.count("/") and fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _options(loader: ConfigLoaderImpl, group: str, folder: str = "") -> Iterator[str]:
+def _options(loader: ConfigLoader, group: str, folder: str = "") -> Iterator[str]:
     """Names of a group's configs, those in its folders too."""
     here = f"{group}/{folder}".rstrip("/")
     yield from (folder + name for name in loader.get_group_options(here))
@@ -73,8 +74,9 @@ class RunConfigs:
     that; the values that they are given besides are set on a copy, by the function with which Hydra sets them.
     """
 
-    def __init__(self, loader: ConfigLoaderImpl, master: DictConfig) -> None:
+    def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
         """``master``: the config of the multirun itself."""
+        assert isinstance(loader, ConfigLoaderImpl)  # Hydra has no other
         hydra_overrides = list(master.hydra.overrides.hydra)
         _, files = loader._parse_overrides_and_create_caching_repo(master.hydra.job.config_name, hydra_overrides)
         self._loader, self._master, self._is_group = loader, master, cache(files.group_exists)

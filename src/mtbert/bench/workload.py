@@ -14,7 +14,8 @@ from jaxtyping import Int
 
 from mtbert.compose import compose
 from mtbert.config import Config
-from mtbert.data.datamodule import DatasetModule, MixedDataModule
+from mtbert.data.datamodule import MixedDataModule
+from mtbert.data.dataset import DatasetModule
 from mtbert.data.rows import read_rows
 from mtbert.data.subset import some_rows
 from mtbert.data.table import Table
