@@ -108,7 +108,8 @@ def test_shared_updates_have_the_losses_gradients_and_metrics_of_whole_ones(foun
 
 RUN = [
     *("experiment=smoke/tiny", *NO_DROPOUT, "schedule=round_robin", "batch_size=9", "methods.ema=0.5"),
-    *("optimizer.clip_norm=1", "trainer.threads=1", "trainer.max_steps=4", "keep=all", "loggers=[csv]"),
+    *("optimizer.clip_norm=1", "trainer.threads=1", "trainer.precision=32-true", "trainer.max_steps=4"),
+    *("keep=all", "loggers=[csv]"),
 ]
 
 

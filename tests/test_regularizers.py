@@ -68,7 +68,7 @@ def test_smart_moves_embeddings_no_farther_than_its_radius_and_finds_a_worse_pla
     logits = module(update)
     offset = Smart(config)._worst(module, update, logits)
     assert float(offset.abs().max()) == pytest.approx(0.05)
-    assert offset.shape[0] == update.packed.num_tokens  # type: ignore[union-attr]
+    assert offset.shape[0] == update.packed.num_slots  # type: ignore[union-attr]
 
     @torch.no_grad()
     def total(offset: Tensor) -> float:
@@ -85,9 +85,10 @@ def test_smart_moves_embeddings_no_farther_than_its_radius_and_finds_a_worse_pla
 
 
 def test_gradients_are_scaled_by_the_largest_number_of_their_sequence() -> None:
-    packed = pack([torch.arange(3).numpy(), torch.arange(1).numpy()])  # packed shortest first: tokens b | a a a
-    gradient = torch.tensor([[0.5, -2.0], [1.0, 0.0], [0.0, -4.0], [3.0, 1.0]])
-    assert largest(gradient, packed).flatten().tolist() == [2.0, 4.0, 4.0, 4.0]
+    packed = pack([torch.arange(3).numpy(), torch.arange(1).numpy()])  # in the row: a a a b, then filler
+    gradient = torch.zeros(packed.num_slots, 2)
+    gradient[:4] = torch.tensor([[1.0, 0.0], [0.0, -4.0], [3.0, 1.0], [0.5, -2.0]])
+    assert largest(gradient, packed).flatten()[:4].tolist() == [4.0, 4.0, 4.0, 2.0]
 
 
 def test_penalties_are_part_of_the_loss_and_their_gradients_reach_the_encoder(joint: Built) -> None:

@@ -18,7 +18,7 @@ from toy_data import SPECIAL, ragged, table
 def token_rows(update: Update) -> list[list[int]]:
     """The packed sequences, in the order of ``sequence_ids``."""
     assert update.packed is not None
-    lengths = update.packed.lengths[update.packed.rank]
+    lengths = update.packed.lengths[update.packed.segment]
     pairs = zip(update.packed.first.tolist(), lengths.tolist(), strict=True)
     return [update.packed.input_ids[first : first + length].tolist() for first, length in pairs]
 
@@ -109,7 +109,7 @@ def test_token_types_of_joined_pairs_reach_the_encoder() -> None:
     update = EvaluationUpdates({("dev", "para"): joined, ("dev", "sst"): table([2])}, 99, packed=True)[0]
     assert update.packed is not None
     assert token_rows(update) == [[2, 11, 3, 13, 14, 3], [2, 10, 3, 12, 3]]
-    assert update.packed.token_type_ids.tolist() == [0, 0, 0, 1, 1, 0, 0, 0, 1, 1, 1]
+    assert update.packed.token_type_ids[:11].tolist() == [0, 0, 0, 1, 1, 1, 0, 0, 0, 1, 1]
 
 
 def test_updates_and_their_source_can_be_pickled() -> None:

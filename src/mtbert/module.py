@@ -136,7 +136,7 @@ class MultitaskModule(LightningModule):
             self.average.update_parameters(self.model)
 
     def embed_sequences(
-        self, encoder: BertEncoder, update: Update, offset: Float[Tensor, "tokens hidden"] | None = None
+        self, encoder: BertEncoder, update: Update, offset: Float[Tensor, "slots hidden"] | None = None
     ) -> Float[Tensor, "sequences hidden"]:
         """Sentence embeddings of an update, in its order: one encoder pass, or a look-up."""
         if self.embeddings is not None:
@@ -148,11 +148,11 @@ class MultitaskModule(LightningModule):
         return encoder.pool(encoder.encode(encoder.embed(packed) + offset, packed), packed)
 
     def forward(
-        self, update: Update, offset: Float[Tensor, "tokens hidden"] | None = None
+        self, update: Update, offset: Float[Tensor, "slots hidden"] | None = None
     ) -> dict[str, Float[Tensor, "rows ..."]]:
         """Logits of every task in the update: ``rows x classes``, or ``rows`` where a task has one output.
 
-        ``offset`` is added to the tokens' embeddings, in packed order.
+        ``offset`` is added to the embeddings, slot by slot.
         """
         model: Any = self.model if self.training else self.evaluated
         pooled = self.embed_sequences(model["encoder"], update, offset)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mtbert.data.packing import Group, Packed, Padding
+from mtbert.data.packing import FILLER, Group, Packed
 from mtbert.errors import InputError
 from mtbert.model.encoder import BertEncoder
 from mtbert.module import MultitaskModule
@@ -47,20 +47,19 @@ class PaddedTask(nn.Module):
 
 
 def as_packed(input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Packed:
-    """A padded batch as one group whose padding counts as tokens that nobody attends to."""
+    """A padded batch as rows of a sequence and filler each."""
     rows, length = input_ids.shape
-    slots = torch.arange(rows * length)
-    bias = torch.where(attention_mask.flatten() > 0, 0.0, -torch.inf)
     return Packed(
         input_ids=input_ids.flatten(),
         token_type_ids=token_type_ids.flatten(),
         position_ids=torch.arange(length).expand(rows, length).flatten(),
+        owner=torch.where(attention_mask > 0, 0, FILLER).flatten(),
         first=torch.arange(rows) * length,
-        rank=torch.arange(rows),
+        segment=torch.arange(rows),
         lengths=attention_mask.sum(1),
-        groups=(Group(0, rows, length),),
-        padding=Padding(source=slots, slot=slots, empty=slots[:0], key_bias=bias),
-        max_length=0,
+        groups=(Group(rows, length),),
+        num_tokens=rows * length,
+        max_length=length,
     )
 
 

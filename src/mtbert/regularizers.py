@@ -72,11 +72,11 @@ class Smart:
         perturbed = self._perturbed(module, update, logits, self._worst(module, update, logits))
         return {name: self.config.weight * rows for name, rows in perturbed.items()}
 
-    def _worst(self, module: MultitaskModule, update: Update, logits: Rows) -> Float[Tensor, "tokens hidden"]:
+    def _worst(self, module: MultitaskModule, update: Update, logits: Rows) -> Float[Tensor, "slots hidden"]:
         fixed = {name: output.detach() for name, output in logits.items()}
         packed, radius = update.packed, self.config.radius
         assert packed is not None
-        shape = (packed.num_tokens, module.encoder.config.hidden_size)
+        shape = (packed.num_slots, module.encoder.config.hidden_size)
         offset = self.config.noise * torch.randn(shape, device=packed.input_ids.device)
         for _ in range(self.config.ascents):
             offset.requires_grad_()
@@ -92,8 +92,8 @@ class Smart:
         return {name: divergence(module.tasks[name], moved[name], logits[name]) for name in logits}
 
 
-def largest(values: Float[Tensor, "tokens hidden"], packed: Packed) -> Float[Tensor, "tokens 1"]:
-    """For each token the largest absolute value in its sequence."""
+def largest(values: Float[Tensor, "slots hidden"], packed: Packed) -> Float[Tensor, "slots 1"]:
+    """For each slot the largest absolute value in its segment."""
     each = torch.segment_reduce(values.abs().amax(-1).float(), "max", lengths=packed.lengths)
     return each.clamp_min(torch.finfo(torch.float32).tiny).repeat_interleave(packed.lengths).unsqueeze(-1)
 

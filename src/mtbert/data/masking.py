@@ -11,7 +11,7 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mtbert.data.packing import pack
+from mtbert.data.packing import FILLER, pack
 from mtbert.data.schedules import Step
 from mtbert.data.table import SpecialTokens, Table
 from mtbert.data.tokens import Ragged
@@ -25,7 +25,7 @@ SHARE, AS_MASK, AS_RANDOM = 0.15, 0.8, 0.1  # of all tokens; of those chosen: wh
 
 @dataclass(frozen=True)
 class MaskedUpdate(Update):
-    """A step whose tokens at ``positions`` (in packed order) are to be told from the others; no task's rows.
+    """A step whose tokens in the slots ``positions`` are to be told from the others; no task's rows.
 
     In one of several processes these are, of ``num_targets``, those at ``share``.
     """
@@ -87,8 +87,9 @@ class MaskedUpdates(Dataset[MaskedUpdate]):
         part = task_rows(TEXT, "train", self.table, rows, np.zeros(len(rows)), [rows])
         update = build_update([(self.table, part)], self.seeds[step], packed=True)
         assert update.packed is not None
-        ids = update.packed.input_ids.numpy()
-        masked, positions = self._mask(ids, generator(update.seed, "mask"))
+        ids, owner = update.packed.input_ids.numpy(), update.packed.owner.numpy()
+        words = np.flatnonzero((owner != FILLER) & ~np.isin(ids, self.special))
+        masked, positions = self._mask(ids, words, generator(update.seed, "mask"))
         whole = MaskedUpdate(
             packed=replace(update.packed, input_ids=torch.from_numpy(masked)),
             sequence_ids=update.sequence_ids,
@@ -101,10 +102,9 @@ class MaskedUpdates(Dataset[MaskedUpdate]):
         return whole if self.share is None else _shared(whole, self.share)
 
     def _mask(
-        self, ids: Int[np.ndarray, " tokens"], draw: np.random.Generator
-    ) -> tuple[Int[np.ndarray, " tokens"], Int[np.ndarray, " chosen"]]:
-        """What is read, and where it is to be told: at ``SHARE`` of all tokens but special ones, at one at least."""
-        words = np.flatnonzero(~np.isin(ids, self.special))
+        self, ids: Int[np.ndarray, " slots"], words: Int[np.ndarray, " words"], draw: np.random.Generator
+    ) -> tuple[Int[np.ndarray, " slots"], Int[np.ndarray, " chosen"]]:
+        """What is read, and where it is to be told: at ``SHARE`` of the slots ``words``, at one at least."""
         chosen = words[draw.random(len(words)) < SHARE]
         if len(chosen) == 0:
             chosen = draw.choice(words, size=1)
@@ -118,11 +118,12 @@ class MaskedUpdates(Dataset[MaskedUpdate]):
 def _shared(whole: MaskedUpdate, share: Share) -> MaskedUpdate:
     """A process's sequences of an update, one at least, and what there is to tell in them."""
     assert whole.packed is not None
-    first, lengths = whole.packed.first.numpy(), whole.packed.lengths[whole.packed.rank].numpy()
+    first, segment = whole.packed.first.numpy(), whole.packed.segment.numpy()
+    lengths, positions = whole.packed.lengths.numpy()[segment], whole.positions.numpy()
     mine = share.of(len(first))
     packed = pack([np.arange(first[i], first[i] + lengths[i]) for i in (mine if len(mine) else [0])])
-    source, positions = packed.input_ids.numpy(), whole.positions.numpy()  # of each token: its place in the whole
-    here = np.flatnonzero(np.isin(source, positions))
+    source = packed.input_ids.numpy()  # of each token: its slot in the whole
+    here = np.flatnonzero((packed.owner.numpy() != FILLER) & np.isin(source, positions))
     told = np.searchsorted(positions, source[here])
     return replace(
         whole,

@@ -1,84 +1,79 @@
-"""Sequences laid end to end, so that linear layers see real tokens only.
+"""Several sequences to a row, so that hardly any work is padding.
 
-Legend of axes: ``tokens`` real tokens of all sequences, one after the other; ``slots`` cells of the padded
-rectangles that attention works on, at least ``tokens`` of them; ``sequences`` as the caller ordered them.
+Legend of axes: ``slots`` places of all rows, one row after the other: tokens, and filler where a row has room left;
+``sequences`` as the caller ordered them; ``segments`` what slots are made of: sequences and filler.
+
+Rows are ``WIDTH`` slots wide, or a multiple of it where one sequence needs that. So there are few shapes whatever the
+lengths, and a shape costs: oneDNN makes kernels for each that it meets first (experiments/SPEED.md).
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
-# What a group of one width costs, counted in scores (cells of one head's attention matrix): so many for
-# starting its operations, and so many for each slot beside its row of scores. Fitted to timings of a CPU.
-GROUP_COST = 6000
-SLOT_COST = 40
+WIDTH = 64
+FILLER = -1  # the owner of slots that belong to no sequence
 
 
 @dataclass(frozen=True)
 class Group:
-    """Neighbouring sequences that attention pads to one width: ``count * width`` slots from ``start`` on."""
+    """Rows of one width, one after the other: ``count * width`` slots."""
 
-    start: int
     count: int
     width: int
 
     @property
-    def slots(self) -> slice:
-        return slice(self.start, self.start + self.count * self.width)
-
-
-@dataclass(frozen=True)
-class Padding:
-    """How packed tokens and padded slots map onto each other."""
-
-    source: Int[Tensor, " slots"]  # the token that fills a slot; an empty slot repeats its sequence's first
-    slot: Int[Tensor, " tokens"]  # the one slot that holds a token
-    empty: Int[Tensor, " padding"]  # the slots that hold none
-    key_bias: Float[Tensor, " slots"]  # added to the scores of a key: 0, or -inf where the slot is empty
+    def num_slots(self) -> int:
+        return self.count * self.width
 
 
 @dataclass(frozen=True)
 class Packed:
-    """The sequences of one encoder pass, sorted by length, without padding. Made by ``pack``."""
+    """The sequences of one encoder pass. Made by ``pack``."""
 
-    input_ids: Int[Tensor, " tokens"]
-    token_type_ids: Int[Tensor, " tokens"]
-    position_ids: Int[Tensor, " tokens"]
-    first: Int[Tensor, " sequences"]  # index of each sequence's first token, in the caller's order
-    rank: Int[Tensor, " sequences"]  # place of each of the caller's sequences in the packed order
-    lengths: Int[Tensor, " sequences"]  # tokens of each sequence, in packed order: ascending
+    input_ids: Int[Tensor, " slots"]
+    token_type_ids: Int[Tensor, " slots"]
+    position_ids: Int[Tensor, " slots"]
+    owner: Int[Tensor, " slots"]  # the sequence that a slot belongs to, in the caller's order, or FILLER
+    first: Int[Tensor, " sequences"]  # index of each sequence's first slot
+    segment: Int[Tensor, " sequences"]  # which of the segments a sequence is
+    lengths: Int[Tensor, " segments"]  # slots of each segment, in the slots' order
     groups: tuple[Group, ...]
-    padding: Padding | None  # None where every group has one length: then slots are tokens
+    num_tokens: int  # without filler
     max_length: int
 
     @property
     def num_sequences(self) -> int:
-        return self.lengths.numel()
+        return self.first.numel()
 
     @property
-    def num_tokens(self) -> int:
+    def num_slots(self) -> int:
         return self.input_ids.numel()
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Packed:
-        return _each_tensor(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Packed:
-        return _each_tensor(self, Tensor.pin_memory)
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Packed:
+        changed: dict[str, Any] = {name: change(value) for name, value in vars(self).items() if torch.is_tensor(value)}
+        return replace(self, **changed)
 
 
 def pack(
     sequences: Sequence[Int[np.ndarray, " length"]],
     token_type_ids: Sequence[Int[np.ndarray, " length"]] | None = None,
 ) -> Packed:
-    """Lay token id sequences end to end, shortest first; results come back in the order given here.
+    """Lay token id sequences into rows; results come back in the order given here.
 
     Raises:
         ValueError: no sequence, an empty one, or token types of another length.
@@ -86,94 +81,67 @@ def pack(
     lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
     if lengths.size == 0 or lengths.min() == 0:
         raise ValueError(f"cannot pack sequences of lengths {lengths.tolist()}: one token each at least")
-    order = np.argsort(lengths, kind="stable")
-    rank = np.empty_like(order)
-    rank[order] = np.arange(order.size)
-    lengths = lengths[order]
-    ends = np.cumsum(lengths)
-    starts = ends - lengths
-    groups = group_by_length(lengths)
-    return Packed(
-        input_ids=_concatenate(sequences, order),
-        token_type_ids=_token_types(token_type_ids, order, lengths),
-        position_ids=torch.from_numpy(np.arange(ends[-1]) - np.repeat(starts, lengths)),
-        first=torch.from_numpy(starts[rank]),
-        rank=torch.from_numpy(rank),
-        lengths=torch.from_numpy(lengths),
-        groups=groups,
-        padding=_padding(lengths, starts, groups),
-        max_length=int(lengths[-1]),
-    )
-
-
-def group_by_length(lengths: Int[np.ndarray, " sequences"]) -> tuple[Group, ...]:
-    """The cheapest cut of ascending ``lengths`` into groups, each padded to its longest sequence.
-
-    Dynamic programme over the distinct lengths; a group costs
-    ``GROUP_COST + count * width * (width + SLOT_COST)``.
-    """
-    widths, counts = np.unique(lengths, return_counts=True)
-    before = np.concatenate([[0], np.cumsum(counts)])  # sequences shorter than widths[i]
-    cost = np.zeros(len(widths) + 1)  # of the best cut of all sequences shorter than widths[i]
-    cut = np.zeros(len(widths), dtype=np.int64)  # where the last group of that cut begins
-    for last, width in enumerate(widths):
-        counted = before[last + 1] - before[: last + 1]
-        options = cost[: last + 1] + GROUP_COST + counted * (width * (width + SLOT_COST))
-        cut[last] = options.argmin()
-        cost[last + 1] = options.min()
-    spans, last = [], len(widths) - 1
-    while last >= 0:
-        spans.append((int(before[last + 1] - before[cut[last]]), int(widths[last])))
-        last = int(cut[last]) - 1
-    groups, start = [], 0
-    for count, width in reversed(spans):
-        groups.append(Group(start, count, width))
-        start += count * width
-    return tuple(groups)
-
-
-def _padding(
-    lengths: Int[np.ndarray, " sequences"], starts: Int[np.ndarray, " sequences"], groups: tuple[Group, ...]
-) -> Padding | None:
-    tokens = int(lengths.sum())
-    if groups[-1].slots.stop == tokens:
-        return None
-    width = np.repeat([group.width for group in groups], [group.count for group in groups])
-    offset = np.arange(width.sum()) - np.repeat(np.cumsum(width) - width, width)  # of each slot in its row
-    real = offset < np.repeat(lengths, width)
-    source = np.repeat(starts, width) + np.where(real, offset, 0)
-    return Padding(
-        source=torch.from_numpy(source),
-        slot=torch.from_numpy(np.flatnonzero(real)),
-        empty=torch.from_numpy(np.flatnonzero(~real)),
-        key_bias=torch.from_numpy(np.where(real, np.float32(0), np.float32(-np.inf))),
-    )
-
-
-def _concatenate(sequences: Sequence[np.ndarray], order: np.ndarray) -> Int[Tensor, " tokens"]:
-    return torch.from_numpy(np.concatenate([sequences[i] for i in order]).astype(np.int64, copy=False))
-
-
-def _token_types(
-    token_type_ids: Sequence[np.ndarray] | None, order: np.ndarray, lengths: np.ndarray
-) -> Int[Tensor, " tokens"]:
-    if token_type_ids is None:
-        return torch.zeros(int(lengths.sum()), dtype=torch.int64)
-    if [len(token_type_ids[i]) for i in order] != lengths.tolist():
+    if token_type_ids is not None and [len(types) for types in token_type_ids] != lengths.tolist():
         raise ValueError("token_type_ids and sequences differ in length")
-    return _concatenate(token_type_ids, order)
+    rows = sorted(fill_rows(lengths), key=lambda row: row.width)  # stable: rows of one width stay in order
+    owners = np.concatenate([row.owners() for row in rows])  # of segments
+    spans = np.concatenate([row.lengths(lengths) for row in rows])
+    starts = np.cumsum(spans) - spans
+    real = owners != FILLER
+    segment = np.empty(len(lengths), dtype=np.int64)
+    segment[owners[real]] = np.flatnonzero(real)
+    owner = np.repeat(owners, spans)
+    tokens, order = owner != FILLER, owners[real]
+    return Packed(
+        input_ids=_laid_out(sequences, order, tokens),
+        token_type_ids=_laid_out(token_type_ids, order, tokens),
+        position_ids=torch.from_numpy(np.where(tokens, np.arange(len(owner)) - np.repeat(starts, spans), 0)),
+        owner=torch.from_numpy(owner),
+        first=torch.from_numpy(starts[segment]),
+        segment=torch.from_numpy(segment),
+        lengths=torch.from_numpy(spans),
+        groups=tuple(Group(len(list(same)), width) for width, same in groupby(rows, key=lambda row: row.width)),
+        num_tokens=int(lengths.sum()),
+        max_length=int(lengths.max()),
+    )
 
 
-Record = TypeVar("Record", Packed, Padding)
+@dataclass
+class Row:
+    """So many slots, and the sequences in them."""
+
+    width: int
+    sequences: list[int]
+    free: int
+
+    def owners(self) -> list[int]:
+        return [*self.sequences, FILLER] if self.free else self.sequences
+
+    def lengths(self, lengths: Int[np.ndarray, " sequences"]) -> list[int]:
+        return [*lengths[self.sequences].tolist(), self.free] if self.free else lengths[self.sequences].tolist()
 
 
-def _each_tensor(record: Record, change: Callable[[Tensor], Tensor]) -> Record:
-    """A copy of a dataclass with ``change`` applied to its tensors, those of nested dataclasses too."""
-    changed: dict[str, Any] = {}
-    for field in dataclasses.fields(record):
-        value = getattr(record, field.name)
-        if isinstance(value, Tensor):
-            changed[field.name] = change(value)
-        elif isinstance(value, Padding):
-            changed[field.name] = _each_tensor(value, change)
-    return dataclasses.replace(record, **changed)
+def fill_rows(lengths: Int[np.ndarray, " sequences"]) -> list[Row]:
+    """Best fit, longest sequence first: each goes where the least room is left over, or into a new row."""
+    rows: list[Row] = []
+    with_room: list[list[Row]] = [[] for _ in range(WIDTH)]  # rows by their free slots
+    for sequence in np.argsort(-lengths, kind="stable").tolist():
+        length = int(lengths[sequence])
+        row = next((with_room[free].pop() for free in range(length, WIDTH) if with_room[free]), None)
+        if row is None:
+            width = -(-length // WIDTH) * WIDTH
+            rows.append(row := Row(width, [], width))
+        row.sequences.append(sequence)
+        row.free -= length
+        with_room[row.free].append(row)
+    return rows
+
+
+def _laid_out(
+    values: Sequence[np.ndarray] | None, order: Int[np.ndarray, " sequences"], tokens: np.ndarray
+) -> Int[Tensor, " slots"]:
+    """A value for each token of the sequences, in their order in the rows; 0 in filler, everywhere without values."""
+    slots = np.zeros(len(tokens), dtype=np.int64)
+    if values is not None:
+        slots[tokens] = np.concatenate([values[sequence] for sequence in order])
+    return torch.from_numpy(slots)
