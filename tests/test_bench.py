@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from mtbert.bench.clock import Timing, take_turns
+from mtbert.bench.clock import Timing, take_turns, timed
 from mtbert.bench.command import MEASURES
 from mtbert.bench.contestants import PEERS, Ours, Peer, chosen_setups
 from mtbert.bench.figures import Figure, as_text, rates, times
@@ -69,11 +69,11 @@ def test_the_smallest_bench_measures_everything(tmp_path: Path, capsys: Any, mon
 
 def test_turns_warm_up_and_change_their_order() -> None:
     calls: list[tuple[str, int]] = []
-    work = {name: lambda turn, name=name: calls.append((name, turn)) for name in "abc"}
-    timings = take_turns(work, repeats=3, warm_up=1, device=CPU)
+    work = {name: lambda turn, name=name: timed(lambda: calls.append((name, turn)), CPU) for name in "abc"}
+    timings = take_turns(work, repeats=3, warm_up=1)
     assert all(len(timing.wall) == len(timing.cpu) == 3 for timing in timings.values())
     assert [name for name, _ in calls] == [*"cab", *"abc", *"bca", *"cab"]
-    assert [turn for _, turn in calls] == [0] * 6 + [1] * 3 + [2] * 3
+    assert [turn for _, turn in calls] == [-1] * 3 + [0] * 3 + [1] * 3 + [2] * 3
 
 
 def test_figures_say_how_many_times_better_ours_is() -> None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 import torch
 
+Seconds = tuple[float, float]  # by the clock; of processor time over all threads
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -16,6 +18,9 @@ class Timing:
 
     wall: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
+
+    def __truediv__(self, parts: int) -> Timing:
+        return Timing([seconds / parts for seconds in self.wall], [seconds / parts for seconds in self.cpu])
 
     @property
     def seconds(self) -> float:
@@ -34,17 +39,17 @@ class Timing:
         return low, high
 
 
-def take_turns(
-    work: Mapping[str, Callable[[int], object]], repeats: int, warm_up: int, device: torch.device
-) -> dict[str, Timing]:
-    """Time every contestant ``repeats`` times, each round in another order, after ``warm_up`` untimed rounds.
+def take_turns(work: Mapping[str, Callable[[int], Seconds]], repeats: int, warm_up: int) -> dict[str, Timing]:
+    """Let every contestant work ``repeats`` times, each round in another order, after ``warm_up`` rounds that do not
+    count.
 
-    A contestant is called with the number of the round, so that all of them get the same input in a round.
+    A contestant is called with the number of the round, below 0 while warming up, so that all of them get the same
+    input in a round; it returns its seconds.
     """
     timings = {name: Timing() for name in work}
     for turn in range(-warm_up, repeats):
         for name in _order(list(work), turn):
-            wall, cpu = _timed(lambda: work[name](max(turn, 0)), device)  # noqa: B023 (called at once)
+            wall, cpu = work[name](turn)
             if turn >= 0:
                 timings[name].wall.append(wall)
                 timings[name].cpu.append(cpu)
@@ -56,7 +61,8 @@ def _order(names: Sequence[str], turn: int) -> list[str]:
     return [*names[first:], *names[:first]]
 
 
-def _timed(call: Callable[[], object], device: torch.device) -> tuple[float, float]:
+def timed(call: Callable[[], object], device: torch.device) -> Seconds:
+    """How long a call takes, what it started on the device included."""
     _synchronize(device)
     wall, cpu = time.perf_counter(), time.process_time()
     call()

@@ -38,7 +38,7 @@ def main(args: argparse.Namespace) -> int:
         InputError: a name that is not known; or a peer is asked for without ``transformers``.
     """
     prepare()
-    from mtbert.bench import measures, processes
+    from mtbert.bench import measures, processes, steps
     from mtbert.bench.contestants import chosen_setups
     from mtbert.bench.figures import as_json, as_text
     from mtbert.bench.workload import Setting
@@ -50,7 +50,7 @@ def main(args: argparse.Namespace) -> int:
     figures = []
     for name in chosen:
         print(f"measuring: {name}", file=sys.stderr, flush=True)
-        figures += getattr(measures if hasattr(measures, name) else processes, name)(bench)
+        figures += next(getattr(part, name) for part in (steps, measures, processes) if hasattr(part, name))(bench)
     about = header(bench)
     print(as_text(about, figures))
     if args.json:

@@ -9,16 +9,13 @@ from functools import partial
 import numpy as np
 import torch
 
-from mtbert.bench.clock import Timing, take_turns
-from mtbert.bench.contestants import PUBLISHED, Contestant, Ours, Peer, Rows, SetUp, training_updates
+from mtbert.bench.clock import Seconds, Timing, take_turns, timed
+from mtbert.bench.contestants import PUBLISHED, Contestant, Ours, Peer, SetUp, training_updates
 from mtbert.bench.figures import OURS, Figure, rates, times
 from mtbert.bench.workload import TASK, Setting, Workload
 from mtbert.data.table import Table
 from mtbert.data.updates import EvaluationUpdates
-from mtbert.model.encoder import BertEncoder
 
-MATMUL, MATMUL_SIZE = "matmul", 1536
-SMALL_BATCH = 8
 # A frozen phase of the paper's: nine epochs, each evaluated, of which a task trains in every third.
 FROZEN_EPOCHS, FROZEN_TRAINED = 9, 3
 
@@ -32,47 +29,20 @@ class Bench:
     setups: Sequence[SetUp]
     repeats: int
 
+    @property
+    def everybody(self) -> dict[str, SetUp | None]:
+        """Ours, which has no set-up, and the peers'."""
+        return {OURS: None, **{setup.name: setup for setup in self.setups}}
+
     def turns(self, work: Mapping[str, Callable[[int], object]], warm_up: int = 1) -> dict[str, Timing]:
-        return take_turns(work, self.repeats, warm_up, self.workload.device)
+        return take_turns({who: self.clocked(call) for who, call in work.items()}, self.repeats, warm_up)
+
+    def clocked(self, call: Callable[[int], object]) -> Callable[[int], Seconds]:
+        return lambda turn: timed(lambda: call(turn), self.workload.device)
 
     def contestants(self) -> dict[str, Contestant]:
         peers: dict[str, Contestant] = {setup.name: Peer(self.workload, setup) for setup in self.setups}
         return {OURS: Ours(self.workload), **peers}
-
-
-def step(bench: Bench) -> list[Figure]:
-    """A training step of ready batches, and its share of what the machine's matrix products reach."""
-    workload, figures = bench.workload, []
-    for size in (workload.config.batch_size, SMALL_BATCH):
-        batches, setting = workload.batches(size)[: bench.repeats], f"{size} pairs"
-        work = {who: _steps(contestant, batches) for who, contestant in bench.contestants().items()}
-        timings = bench.turns(work | {MATMUL: matmul(workload)}, warm_up=2)
-        product, ours = timings.pop(MATMUL), timings[OURS]
-        tokens = float(np.mean([workload.train.num_tokens()[rows].sum() for rows in batches]))
-        products = 6 * matmul_weights(workload.encoder()) * tokens / (2 * MATMUL_SIZE**3)  # that a step comes to
-        share, by_cpu = products * product.seconds / ours.seconds, products * product.cpu_seconds / ours.cpu_seconds
-        figures += times("step", setting, timings)
-        figures.append(Figure("step, share of matmul speed", setting, OURS, 100 * share, "%", None, 100 * by_cpu))
-        speed, by_cpu = (2e-9 * MATMUL_SIZE**3 / seconds for seconds in (product.seconds, product.cpu_seconds))
-        figures.append(Figure("matmul speed meanwhile", f"{MATMUL_SIZE} cubed", "", speed, "GFLOP/s", None, by_cpu))
-    return figures
-
-
-def _steps(contestant: Contestant, batches: list[Rows]) -> Callable[[int], object]:
-    contestant.prepare(batches)
-    return lambda turn: contestant.step(turn % len(batches))
-
-
-def matmul(workload: Workload) -> Callable[[int], object]:
-    """A large matrix product in the workload's precision."""
-    dtype = torch.bfloat16 if workload.runtime.precision == "bf16-mixed" else torch.float32
-    a, b = torch.randn(2, MATMUL_SIZE, MATMUL_SIZE, device=workload.device, dtype=dtype)
-    return lambda _: a @ b
-
-
-def matmul_weights(encoder: BertEncoder) -> int:
-    """The weights that every token is multiplied with."""
-    return sum(parameter.numel() for parameter in encoder.layers.parameters() if parameter.dim() == 2)
 
 
 def evaluation(bench: Bench) -> list[Figure]:

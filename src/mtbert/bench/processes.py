@@ -64,7 +64,7 @@ def startup(bench: Bench) -> list[Figure]:
 def memory(bench: Bench) -> list[Figure]:
     """Peak memory of training steps: what a process grows by from before the model is there."""
     size, found = bench.workload.config.batch_size, {}
-    for who, setup in {OURS: None, **{setup.name: setup for setup in bench.setups}}.items():
+    for who, setup in bench.everybody.items():
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             found[who] = pool.submit(_peak_bytes, bench.setting, setup).result()
     return [
@@ -89,16 +89,22 @@ def _peak_bytes(setting: Setting, setup: SetUp | None) -> int:
         contestant.step(batch)
     if workload.device.type == "cuda":
         return torch.cuda.max_memory_allocated()
+    return _peak_resident_bytes() - before
+
+
+def _peak_resident_bytes() -> int:
+    """Memory that this process held at most. Linux counts that of the one which started it too, but in this file."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return (peak if sys.platform == "darwin" else peak * 1024) - before
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _resident_bytes() -> int:
     """Memory that this process holds; Linux only, elsewhere what it held at most."""
     statm = Path("/proc/self/statm")
-    if statm.is_file():
-        return int(statm.read_text().split()[1]) * resource.getpagesize()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(statm.read_text().split()[1]) * resource.getpagesize() if statm.is_file() else _peak_resident_bytes()
 
 
 class StepClock(Callback):

@@ -1,0 +1,95 @@
+"""Training steps, side by side, each contestant in a process of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from mtbert.bench.clock import Seconds, Timing, take_turns, timed
+from mtbert.bench.contestants import Ours, Peer, SetUp
+from mtbert.bench.figures import OURS, Figure, times
+from mtbert.bench.measures import Bench
+from mtbert.bench.workload import Setting, Workload
+from mtbert.model.encoder import BertEncoder
+from mtbert.process import keep_freed_memory
+
+MATMUL, MATMUL_SIZE = "matmul", 1536
+SMALL_BATCH = 8
+STEPS, WARM_UP = 4, 4  # steps in a row are a contestant's turn; so many turns until it has met its usual shapes
+
+
+def step(bench: Bench) -> list[Figure]:
+    """A training step of ready batches, and its share of what the machine's matrix products reach.
+
+    Each contestant has a process, as in training, so that it finds only its own memory and kernels again.
+    """
+    workload, figures = bench.workload, []
+    with ExitStack() as stack:
+        context = multiprocessing.get_context("spawn")
+        pools = {who: stack.enter_context(ProcessPoolExecutor(1, context)) for who in bench.everybody}
+        for who, setup in bench.everybody.items():
+            pools[who].submit(_take_part, bench.setting, setup).result()
+        for size in (workload.config.batch_size, SMALL_BATCH):
+            for pool in pools.values():
+                pool.submit(_prepare, size).result()
+            work: dict[str, Callable[[int], Seconds]] = {who: partial(_turn_of, pool) for who, pool in pools.items()}
+            work[MATMUL] = bench.clocked(matmul(workload))
+            timings = take_turns(work, bench.repeats, WARM_UP)
+            product = timings.pop(MATMUL)
+            timings = {who: timing / STEPS for who, timing in timings.items()}
+            figures += times("step", f"{size} pairs", timings)
+            figures += _shares(workload, size, timings[OURS], product)
+    return figures
+
+
+def _shares(workload: Workload, size: int, ours: Timing, product: Timing) -> list[Figure]:
+    tokens = float(np.mean([workload.train.num_tokens()[rows].sum() for rows in workload.batches(size)]))
+    products = 6 * matmul_weights(workload.encoder()) * tokens / (2 * MATMUL_SIZE**3)  # that a step comes to
+    share, by_cpu = products * product.seconds / ours.seconds, products * product.cpu_seconds / ours.cpu_seconds
+    speeds = [2e-9 * MATMUL_SIZE**3 / seconds for seconds in (product.seconds, product.cpu_seconds)]
+    return [
+        Figure("step, share of matmul speed", f"{size} pairs", OURS, 100 * share, "%", None, 100 * by_cpu),
+        Figure("matmul speed meanwhile", f"{MATMUL_SIZE} cubed", "", speeds[0], "GFLOP/s", None, speeds[1]),
+    ]
+
+
+def matmul(workload: Workload) -> Callable[[int], object]:
+    """A large matrix product in the workload's precision."""
+    dtype = torch.bfloat16 if workload.runtime.precision == "bf16-mixed" else torch.float32
+    a, b = torch.randn(2, MATMUL_SIZE, MATMUL_SIZE, device=workload.device, dtype=dtype)
+    return lambda _: a @ b
+
+
+def matmul_weights(encoder: BertEncoder) -> int:
+    """The weights that every token is multiplied with."""
+    return sum(parameter.numel() for parameter in encoder.layers.parameters() if parameter.dim() == 2)
+
+
+PART: dict[str, Any] = {}  # what the process of a contestant keeps between its turns
+
+
+def _take_part(setting: Setting, setup: SetUp | None) -> None:
+    keep_freed_memory()  # as training does; peers get it too
+    workload = setting.workload()
+    PART.update(workload=workload, contestant=Ours(workload) if setup is None else Peer(workload, setup))
+
+
+def _prepare(size: int) -> None:
+    PART["batches"] = batches = PART["workload"].batches(size)
+    PART["contestant"].prepare(batches)
+
+
+def _turn_of(pool: ProcessPoolExecutor, turn: int) -> Seconds:
+    return pool.submit(_steps, turn).result()
+
+
+def _steps(turn: int) -> Seconds:
+    numbers = [number % len(PART["batches"]) for number in range(turn * STEPS, (turn + 1) * STEPS)]
+    return timed(lambda: [PART["contestant"].step(number) for number in numbers], PART["workload"].device)
