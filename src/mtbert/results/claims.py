@@ -19,6 +19,7 @@ from mtbert.results.evidence import HALVES, Evidence
 from mtbert.results.listing import Listing, Value, add_format_arguments, put
 from mtbert.results.paper import paper_rows
 from mtbert.results.record import RunRecord
+from mtbert.results.render import signed
 from mtbert.results.schema import build
 from mtbert.results.statistics import Estimate
 
@@ -231,7 +232,7 @@ def _line(judged: Judged, finding: Finding) -> tuple[Value, ...]:
         figure += f" than {list(test.weights)[1]}"
     if ours is None:
         return (figure, test.paper, None, None, finding.verdict, None, None)
-    interval = f"{ours.low:+.3f} to {ours.high:+.3f}"
+    interval = f"{signed(ours.low)} to {signed(ours.high)}"
     return (figure, test.paper, ours.value, interval, finding.verdict, ours.seeds, _more(finding))
 
 

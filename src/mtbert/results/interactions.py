@@ -17,6 +17,7 @@ from mtbert.results.claims import EPOCHS, FIGURES
 from mtbert.results.comparable import RowKey, require_comparable
 from mtbert.results.evidence import HALVES, Evidence
 from mtbert.results.listing import Listing, Value, add_format_arguments, put
+from mtbert.results.render import signed
 from mtbert.results.statistics import Estimate
 
 NONE = "none"
@@ -140,11 +141,11 @@ def listings(
 
 
 def _interval(estimate: Estimate) -> str:
-    return f"{estimate.low:+.3f} to {estimate.high:+.3f}"
+    return f"{signed(estimate.low)} to {signed(estimate.high)}"
 
 
 def _with(estimate: Estimate) -> str:
-    return f"{estimate.value:+.3f} ({_interval(estimate)})"
+    return f"{signed(estimate.value)} ({_interval(estimate)})"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -16,6 +16,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from mtbert.paths import atomic_write
+from mtbert.results import render
 from mtbert.results.evidence import HALVES, WAYS
 
 WIDTH = 140  # where there is no terminal
@@ -131,7 +132,7 @@ def _draw(listings: Sequence[Listing], console: Console) -> None:
 
 def shown(value: Value, signed: bool = True) -> str:
     if isinstance(value, float):
-        return f"{value:+.3f}" if signed else f"{value:.3f}"
+        return render.signed(value) if signed else f"{value:.3f}"
     return "" if value is None else str(value)
 
 
