@@ -27,7 +27,7 @@ from mtbert.model.masked_lm import MaskedLmHead
 from mtbert.optim import build_lr_schedule, build_optimizer
 from mtbert.plan import Phase
 from mtbert.regularizers import Rows, find_regularizers
-from mtbert.seeding import torch_seeded
+from mtbert.seeding import seed_device, torch_seeded
 from mtbert.tasks import Task, find_loss, find_task
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ class MultitaskModule(LightningModule):
 
     def training_step(self, update: Update, batch_idx: int = 0) -> dict[str, object]:
         """The step's loss; beside it each task's logits and row losses, for callbacks."""
-        torch.manual_seed(update.seed)
+        seed_device(update.seed, self.device)
         if isinstance(update, MaskedUpdate):
             return self._masked_step(update)
         logits = self(update)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from mtbert.data.packing import Packed
 from mtbert.data.updates import Update
 from mtbert.methods import MethodsConfig, SmartConfig
+from mtbert.seeding import seed_device
 from mtbert.tasks import Task
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class Smart:
         return offset
 
     def _perturbed(self, module: MultitaskModule, update: Update, logits: Rows, offset: Tensor) -> Rows:
-        torch.manual_seed(update.seed)
+        seed_device(update.seed, module.device)
         moved = module(update, offset)
         return {name: divergence(module.tasks[name], moved[name], logits[name]) for name in logits}
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from mtbert.bench.clock import Seconds, Timing, take_turns, timed
-from mtbert.bench.contestants import PUBLISHED, Contestant, Ours, Peer, SetUp, training_updates
+from mtbert.bench.contestants import PUBLISHED, Contestant, Ours, Peer, SetUp, autocast, training_updates
 from mtbert.bench.figures import OURS, Figure, rates, times
 from mtbert.bench.workload import TASK, Setting, Workload
 from mtbert.data.table import Table
@@ -84,10 +84,13 @@ def frozen(bench: Bench) -> list[Figure]:
     tables, max_tokens = {("train", TASK): workload.train, ("dev", TASK): dev}, workload.config.trainer.eval_tokens
     batches = workload.batches(workload.config.batch_size)
 
+    mixed = partial(autocast, ours.device, workload.runtime.precision)
+
     def build(_: int = 0) -> None:
         updates = EvaluationUpdates(tables, max_tokens, packed=True)
         sequences = sum(table.num_sequences for table in tables.values())
-        ours.module.cache_embeddings((updates[index] for index in range(len(updates))), sequences)
+        with mixed():
+            ours.module.cache_embeddings((updates[index] for index in range(len(updates))), sequences)
 
     def train() -> None:
         for update in training_updates(workload, batches, packed=ours.module.embeddings is None):
@@ -96,7 +99,7 @@ def frozen(bench: Bench) -> list[Figure]:
 
     def evaluate() -> None:
         updates = EvaluationUpdates({("dev", TASK): dev}, max_tokens, packed=ours.module.embeddings is None)
-        with torch.no_grad():
+        with torch.no_grad(), mixed():
             for index in range(len(updates)):
                 ours.module.validation_step(updates[index].to(ours.device))
 
