@@ -211,3 +211,4 @@ def test_dropout_drops_so_many_and_keeps_the_mean_gradients_likewise() -> None:
     pairs = ((dropped[:, :-1] == 0) & (dropped[:, 1:] == 0)).float().mean()
     assert float(pairs) == pytest.approx(0.01, abs=0.0005)
     assert torch.equal(Dropout(0.1).eval()(x), x)
+    assert bool(Dropout(0.999999)(x).isfinite().all())

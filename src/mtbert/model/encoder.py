@@ -49,7 +49,7 @@ class Dropout(nn.Module):
             return x
         if x.device.type != "cpu":
             return F.dropout(x, self.probability)
-        dropped = round(self.probability * 2**16)  # of 2^16 equally likely draws
+        dropped = min(round(self.probability * 2**16), 2**16 - 1)  # of 2^16 equally likely draws
         draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
         keep = draws[: x.numel()].view(x.shape) >= dropped - 2**15
         return x * keep.to(x.dtype).mul_(2**16 / (2**16 - dropped))
