@@ -95,8 +95,9 @@ class Smart:
 
 def largest(values: Float[Tensor, "slots hidden"], packed: Packed) -> Float[Tensor, "slots 1"]:
     """For each slot the largest absolute value in its segment."""
-    each = torch.segment_reduce(values.abs().amax(-1).float(), "max", lengths=packed.lengths)
-    return each.clamp_min(torch.finfo(torch.float32).tiny).repeat_interleave(packed.lengths).unsqueeze(-1)
+    each = torch.segment_reduce(values.abs().amax(-1).float(), "max", lengths=packed.lengths, unsafe=True)
+    each = each.clamp_min(torch.finfo(torch.float32).tiny)
+    return each.repeat_interleave(packed.lengths, output_size=packed.num_slots).unsqueeze(-1)
 
 
 def find_regularizers(config: MethodsConfig) -> list[Regularizer]:
