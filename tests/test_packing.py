@@ -77,7 +77,7 @@ def test_a_long_review_does_not_widen_short_sentences() -> None:
 def test_short_sentences_fill_the_rows_of_long_ones() -> None:
     packed = pack(sequences_of([100, 20, 8]))
     assert [(group.count, group.width) for group in packed.groups] == [(1, 128)]
-    assert packed.lengths.tolist() == [100, 20, 8]
+    assert packed.lengths.tolist() == [100, 20, 8, 0]
 
 
 def test_token_types_follow_their_tokens() -> None:
@@ -109,3 +109,17 @@ def test_moving_takes_every_tensor_along() -> None:
     tensors = [value for value in vars(moved).values() if torch.is_tensor(value)]
     assert len(tensors) == 7
     assert all(tensor.is_meta for tensor in tensors)
+
+
+@given(LENGTHS, st.integers(1, 9))
+@settings(max_examples=50, deadline=None)
+def test_shapes_depend_on_rows_and_number_of_sequences_alone(lengths: list[int], multiple: int) -> None:
+    packed, plain = pack(sequences_of(lengths), multiple=multiple), pack(sequences_of(lengths))
+    for rounded, group in zip(packed.groups, plain.groups, strict=True):
+        assert rounded.width == group.width and rounded.count == -(-group.count // multiple) * multiple
+    assert packed.input_ids.numel() == sum(group.num_slots for group in packed.groups) == int(packed.lengths.sum())
+    assert packed.lengths.numel() == len(lengths) + sum(group.count for group in packed.groups)
+    for index, length in enumerate(lengths):
+        slots = slice(int(packed.first[index]), int(packed.first[index]) + length)
+        assert packed.input_ids[slots].tolist() == list(range(1000 * index, 1000 * index + length))
+    assert int((packed.owner != FILLER).sum()) == packed.num_tokens == sum(lengths)

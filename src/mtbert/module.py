@@ -21,6 +21,7 @@ from mtbert.evaluation import Evaluation
 from mtbert.gradients import UncertaintyWeights, find_surgery
 from mtbert.losses import Loss
 from mtbert.model.encoder import BertEncoder
+from mtbert.model.graphs import EncoderGraphs
 from mtbert.model.heads import share_first_linears
 from mtbert.model.lora import add_lora, merge_lora, merged_state_dict
 from mtbert.model.masked_lm import MaskedLmHead
@@ -58,6 +59,7 @@ class MultitaskModule(LightningModule):
         self.weighting: UncertaintyWeights | None = None
         self.average: AveragedModel | None = None
         self.masked_lm: MaskedLmHead | None = None
+        self.graphs: EncoderGraphs | None = None
         self.parts: list[Tensor] = []  # the step's loss, task by task, between the two passes
         self.phase: Phase | None = None
         self.num_steps = 0
@@ -91,11 +93,27 @@ class MultitaskModule(LightningModule):
             self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(methods.ema))
             self.average.requires_grad_(False)
         self.train(self.training)
+        if self._one_pass_a_step():
+            self.graphs = EncoderGraphs(self.encoder)
+
+    def _one_pass_a_step(self) -> bool:
+        """Whether each step is one forward and one backward pass through the encoder's own weights, all of them
+        trained, in this process alone."""
+        assert self.phase is not None
+        methods = self.config.methods
+        return (
+            "encoder" not in self.phase.freeze
+            and self.phase.objective == "tasks"
+            and not self.regularizers
+            and self.surgery is None
+            and methods.lora.rank == 0
+            and self.config.trainer.devices == 1
+        )
 
     def end(self) -> None:
         """Be encoder and heads alone again, as they were trained last."""
         merge_lora(self.encoder)
-        self.weighting = self.average = self.masked_lm = None
+        self.weighting = self.average = self.masked_lm = self.graphs = None
 
     @property
     def model(self) -> nn.ModuleDict:
@@ -144,6 +162,8 @@ class MultitaskModule(LightningModule):
         packed = update.packed
         assert packed is not None
         if offset is None:
+            if self.graphs is not None and self.training and torch.is_grad_enabled() and packed.input_ids.is_cuda:
+                return self.graphs(packed)
             return encoder(packed)
         return encoder.pool(encoder.encode(encoder.embed(packed) + offset, packed), packed)
 

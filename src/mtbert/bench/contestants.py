@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mtbert.bench.workload import TASK, Workload
 from mtbert.config import TrainerConfig
+from mtbert.data.packing import GPU_MULTIPLE
 from mtbert.data.schedules import Draw
 from mtbert.data.table import Table
 from mtbert.data.updates import EvaluationUpdates, Reduction, TrainingUpdates, Update, length_batches
@@ -57,6 +58,7 @@ class Ours:
     def __init__(self, workload: Workload, module: MultitaskModule | None = None) -> None:
         self.workload, self.device = workload, workload.device
         self.module = (module or build_module(workload.config, workload.encoder())).to(self.device).train()
+        self.module.begin(workload.data.phase, num_steps=1)
         config = workload.config
         self.optimizer = build_optimizer(self.module, config.lr, config.optimizer, config.recipe.uncorrected_epsilon)
         self.updates: list[Update] = []
@@ -98,6 +100,7 @@ def training_updates(workload: Workload, batches: list[Rows], packed: bool = Tru
         weights={TASK: 1.0},
         seeds=list(range(len(batches))),
         packed=packed,
+        multiple=GPU_MULTIPLE if workload.device.type == "cuda" else 1,
     )
     return (updates[step] for step in range(len(updates)))
 

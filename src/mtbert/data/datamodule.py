@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Int
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
@@ -15,6 +16,7 @@ from mtbert.config import Config
 from mtbert.data.dataset import DatasetModule, special_tokens
 from mtbert.data.loader import updates_loader
 from mtbert.data.masking import TEXT, MaskedUpdates, text_table
+from mtbert.data.packing import GPU_MULTIPLE
 from mtbert.data.schedules import Sequential, Step, TaskBatches, build_schedule
 from mtbert.data.subset import some_rows
 from mtbert.data.table import Table
@@ -53,6 +55,7 @@ class MixedDataModule(LightningDataModule):
         )
         self.first = (0, 0)  # epoch, step
         self.share: Share | None = None  # of this process, where there are several
+        self.multiple = 1  # of rows in training, see mtbert.data.packing.pack
 
     @classmethod
     def from_plan(cls, plan: Plan) -> MixedDataModule:
@@ -67,6 +70,7 @@ class MixedDataModule(LightningDataModule):
             plan.config, [DatasetModule(name, plan.config, plan.folder, files) for name in plan.config.datasets]
         )
         mixed.begin(plan.phases[0])
+        mixed.multiple = GPU_MULTIPLE if plan.runtime.accelerator == "cuda" else 1
         return mixed
 
     def setup(self, stage: str | None = None) -> None:
@@ -130,6 +134,7 @@ class MixedDataModule(LightningDataModule):
             seeds=seeds,
             packed=not phase.cached,
             share=self.share,
+            multiple=self.multiple,
         )
 
     def steps(self, epoch: int) -> list[Step]:
@@ -172,6 +177,10 @@ class MixedDataModule(LightningDataModule):
         splits = ("dev", "train") if self.config.train_metrics == "epoch" else ("dev",)
         updates = self.evaluation_updates(splits, not self.phase.cached, self.share)
         return updates_loader(updates, self.config.trainer.num_workers)
+
+    def transfer_batch_to_device(self, batch: Update, device: torch.device, dataloader_idx: int) -> Update:
+        """To a GPU from pinned memory, so that the host goes on meanwhile."""
+        return batch.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else batch.to(device)
 
     def test_dataloader(self) -> DataLoader[Update]:
         return updates_loader(self.evaluation_updates(("test",)), self.config.trainer.num_workers)

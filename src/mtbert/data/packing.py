@@ -9,6 +9,7 @@ lengths, and a shape costs: oneDNN makes kernels for each that it meets first (e
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -21,6 +22,7 @@ from torch import Tensor
 
 WIDTH = 64
 FILLER = -1  # the owner of slots that belong to no sequence
+GPU_MULTIPLE = 4  # rows of a width, on a GPU: few shapes, each of which is captured as a graph (mtbert.model.graphs)
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Packed:
     owner: Int[Tensor, " slots"]  # the sequence that a slot belongs to, in the caller's order, or FILLER
     first: Int[Tensor, " sequences"]  # index of each sequence's first slot
     segment: Int[Tensor, " sequences"]  # which of the segments a sequence is
-    lengths: Int[Tensor, " segments"]  # slots of each segment, in the slots' order
+    lengths: Int[Tensor, " segments"]  # slots of each segment, in the slots' order; then zeros, see pack
     groups: tuple[Group, ...]
     num_tokens: int  # without filler
     max_length: int
@@ -64,6 +66,12 @@ class Packed:
     def pin_memory(self) -> Packed:
         return self._each(Tensor.pin_memory)
 
+    def copy(self) -> Packed:
+        return self._each(Tensor.clone)
+
+    def tensors(self) -> list[Tensor]:
+        return [value for value in vars(self).values() if torch.is_tensor(value)]
+
     def _each(self, change: Callable[[Tensor], Tensor]) -> Packed:
         changed: dict[str, Any] = {name: change(value) for name, value in vars(self).items() if torch.is_tensor(value)}
         return replace(self, **changed)
@@ -72,8 +80,15 @@ class Packed:
 def pack(
     sequences: Sequence[Int[np.ndarray, " length"]],
     token_type_ids: Sequence[Int[np.ndarray, " length"]] | None = None,
+    multiple: int = 1,
 ) -> Packed:
     """Lay token id sequences into rows; results come back in the order given here.
+
+    Args:
+        multiple: of rows of each width there are so many, or twice, three times as many; what is missing is filler.
+
+    ``lengths`` has a place for every sequence and for filler in every row: the shapes of all tensors depend on the
+    number of sequences and the rows alone.
 
     Raises:
         ValueError: no sequence, an empty one, or token types of another length.
@@ -83,7 +98,7 @@ def pack(
         raise ValueError(f"cannot pack sequences of lengths {lengths.tolist()}: one token each at least")
     if token_type_ids is not None and [len(types) for types in token_type_ids] != lengths.tolist():
         raise ValueError("token_type_ids and sequences differ in length")
-    rows = sorted(fill_rows(lengths), key=lambda row: row.width)  # stable: rows of one width stay in order
+    rows = sorted(_rounded(fill_rows(lengths), multiple), key=lambda row: row.width)  # stable
     owners = np.concatenate([row.owners() for row in rows])  # of segments
     spans = np.concatenate([row.lengths(lengths) for row in rows])
     starts = np.cumsum(spans) - spans
@@ -99,7 +114,7 @@ def pack(
         owner=torch.from_numpy(owner),
         first=torch.from_numpy(starts[segment]),
         segment=torch.from_numpy(segment),
-        lengths=torch.from_numpy(spans),
+        lengths=torch.from_numpy(np.pad(spans, (0, len(lengths) + len(rows) - len(spans)))),
         groups=tuple(Group(len(list(same)), width) for width, same in groupby(rows, key=lambda row: row.width)),
         num_tokens=int(lengths.sum()),
         max_length=int(lengths.max()),
@@ -135,6 +150,12 @@ def fill_rows(lengths: Int[np.ndarray, " sequences"]) -> list[Row]:
         row.free -= length
         with_room[row.free].append(row)
     return rows
+
+
+def _rounded(rows: list[Row], multiple: int) -> list[Row]:
+    """These rows, and empty ones up to the next multiple of each width."""
+    missing = {width: -count % multiple for width, count in Counter(row.width for row in rows).items()}
+    return rows + [Row(width, [], width) for width, count in missing.items() for _ in range(count)]
 
 
 def _laid_out(

@@ -109,13 +109,23 @@ class Attention(nn.Module):
         return self.output(torch.cat(context))
 
     def attend(self, qkv: Float[Tensor, "slots 3*hidden"], rows: Rows) -> Float[Tensor, "slots hidden"]:
-        """softmax(q k^T / sqrt(size) + bias) v for rows of one width."""
+        """softmax(q k^T / sqrt(size) + bias) v for rows of one width.
+
+        On a CPU two products and a softmax: there the backward pass of torch's fused kernel takes several times as
+        long (experiments/SPEED.md).
+        """
         count, width = rows.group.count, rows.group.width
         qkv = qkv.view(count, width, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        q, k, v = qkv.contiguous().flatten(1, 2)  # each [count * heads, width, size]
-        scores = torch.baddbmm(rows.bias, q, k.transpose(1, 2), alpha=1 / math.sqrt(q.shape[-1]))
-        context = self.dropout(scores.softmax(-1)) @ v
-        return context.view(count, self.num_heads, width, -1).transpose(1, 2).reshape(count * width, -1)
+        if qkv.device.type != "cpu":
+            q, k, v = qkv  # each [count, heads, width, size]
+            dropout = self.dropout.probability if self.training else 0.0
+            bias = rows.bias.view(count, self.num_heads, width, width)
+            context = F.scaled_dot_product_attention(q, k, v, bias, dropout)
+        else:
+            q, k, v = qkv.contiguous().flatten(1, 2)  # each [count * heads, width, size]
+            scores = torch.baddbmm(rows.bias, q, k.transpose(1, 2), alpha=1 / math.sqrt(q.shape[-1]))
+            context = (self.dropout(scores.softmax(-1)) @ v).view(count, self.num_heads, width, -1)
+        return context.transpose(1, 2).reshape(count * width, -1)
 
 
 class Block(nn.Module):
