@@ -37,6 +37,8 @@ on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs n
     ],
 )
 def test_steps_are_replayed_where_each_is_one_pass_over_trained_weights(override: str, replayed: bool) -> None:
+    if "pcgrad" in override:
+        pytest.importorskip("torchjd")
     config = compose(["encoder=tiny", override])
     module = build_module(config, load_encoder(config.encoder))
     phase = make_plan(config, Runtime("cpu", "32-true", 1, "cpu")).phases[0]

@@ -70,7 +70,7 @@ class Ours:
         with autocast(self.device, self.workload.runtime.precision):
             loss = self.module.training_step(self.updates[batch])["loss"]
         assert isinstance(loss, Tensor)
-        loss.backward()
+        self.module.backward(loss)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return loss.detach()

@@ -65,7 +65,7 @@ class _Graph:
             with torch.cuda.graph(self.backward_graph, pool=memory):
                 found = torch.autograd.grad(
                     self.output,
-                    [weights[name] for name, each in encoder.named_parameters() if each.requires_grad],
+                    [weight for weight in weights.values() if weight.requires_grad],
                     self.output_gradient,
                     allow_unused=True,
                 )
@@ -85,18 +85,23 @@ class _Graph:
 
 
 def _weights(encoder: BertEncoder, dtype: torch.dtype) -> dict[str, Tensor]:
-    """The encoder's parameters by name, those of linear layers as copies where they are of another type."""
-    weights: dict[str, Tensor] = dict(encoder.named_parameters())
+    """The encoder's parameters by name, as leaves of their own over the same memory; those of linear layers as copies
+    where they are of another type.
+
+    Of their own, since autograd keeps with a leaf the stream on which it was met first.
+    """
+    weights = {name: each.detach() for name, each in encoder.named_parameters()}
     linear = [
         f"{name}.{kind}"
         for name, module in encoder.layers.named_modules(prefix="layers")
         if isinstance(module, nn.Linear) and dtype != module.weight.dtype
         for kind in ("weight", "bias")
     ]
-    copies = [torch.empty_like(weights[name], dtype=dtype, requires_grad=False) for name in linear]
+    copies = {name: torch.empty_like(weights[name], dtype=dtype) for name in linear}
     if linear:
-        torch._foreach_copy_(copies, [weights[name].detach() for name in linear])
-    return weights | {name: copy.requires_grad_() for name, copy in zip(linear, copies, strict=True)}
+        torch._foreach_copy_(list(copies.values()), [weights[name] for name in linear])
+    weights |= copies
+    return {name: weights[name].requires_grad_(each.requires_grad) for name, each in encoder.named_parameters()}
 
 
 def _cast_back(gradients: tuple[Tensor | None, ...]) -> list[Tensor | None]:
