@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from mtbert.compose import compose
-from mtbert.data.packing import Packed, pack
-from mtbert.model.encoder import BertConfig, BertEncoder
-from mtbert.model.graphs import CAPTURED_AT, EncoderGraphs
+from mtbert.data.datamodule import MixedDataModule
+from mtbert.data.updates import Update
+from mtbert.errors import InputError
+from mtbert.graphs import CAPTURED_AT
 from mtbert.model.pretrained import load_encoder
-from mtbert.module import build_module
+from mtbert.module import MultitaskModule, build_module
 from mtbert.plan import make_plan
 from mtbert.runtime import Runtime
-from mtbert.seeding import seed_device
 
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+
+
+def begun(accelerator: str, *overrides: str) -> tuple[MixedDataModule, MultitaskModule]:
+    config = compose(["encoder=tiny", "batch_size=4", *overrides])
+    plan = make_plan(config, Runtime(accelerator, "32-true", 1, accelerator))
+    data = MixedDataModule.from_plan(plan)
+    data.setup()
+    module = build_module(config, load_encoder(config.encoder)).to(accelerator)
+    module.begin(plan.phases[0], num_steps=1)
+    return data, module.train()
 
 
 @pytest.mark.parametrize(
@@ -27,68 +38,102 @@ on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs n
     [
         ("seed=1", True),
         ("experiment=10_round_robin", True),
-        ("methods.r_drop=1.0", False),
+        ("methods.r_drop=1.0", True),
+        ("methods.smart.weight=1.0", False),
         ("methods.gradients=pcgrad", False),
-        ("methods.lora.rank=4", False),
+        ("methods.lora.rank=4", True),
         ("trainer.devices=2", False),
+        ("trainer.cuda_graphs=false", False),
         ("phases.main.objective=masked_lm", False),
-        ("phases.main.freeze=[encoder]", False),
-        ("phases.main.freeze=[heads]", True),
     ],
 )
-def test_steps_are_replayed_where_each_is_one_pass_over_trained_weights(override: str, replayed: bool) -> None:
+def test_steps_are_replayed_where_they_depend_on_update_and_weights_alone(override: str, replayed: bool) -> None:
     if "pcgrad" in override:
         pytest.importorskip("torchjd")
-    config = compose(["encoder=tiny", override])
-    module = build_module(config, load_encoder(config.encoder))
-    phase = make_plan(config, Runtime("cpu", "32-true", 1, "cpu")).phases[0]
-    module.begin(phase, num_steps=1)
+    _, module = begun("cpu", override)
     assert (module.graphs is not None) == replayed
     module.end()
     assert module.graphs is None
 
 
-def batches(count: int) -> list[Packed]:
-    """Of a like shape, each of other lengths and tokens."""
-    rng = np.random.default_rng(0)
-    lengths = [[20, 11, 60, 7, *rng.integers(1, 30, size=4).tolist()] for _ in range(count)]
-    return [pack([rng.integers(100, size=n) for n in each], multiple=8).to("cuda") for each in lengths]
+def updates(data: MixedDataModule) -> Iterator[Update]:
+    for epoch in range(3):
+        steps = data.training_updates(epoch)
+        for step in range(0, len(steps), max(1, len(steps) // 20)):
+            yield steps[step].to("cuda")
+
+
+def one_step(module: MultitaskModule, update: Update, autocast: bool) -> tuple[dict[str, Any], list[Tensor | None]]:
+    module.zero_grad()
+    with torch.autocast("cuda", torch.bfloat16, autocast):
+        outputs: Any = module.training_step(update)
+    module.backward(outputs["loss"])
+    gradients = [None if p.grad is None else p.grad.clone() for p in module.parameters()]
+    return outputs, gradients
 
 
 @on_gpu
-@pytest.mark.parametrize("pooling", ["pooler", "cls", "mean"])
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed=1",
+        "experiment=10_round_robin",
+        "methods.r_drop=1.0",
+        "methods.lora.rank=4",
+        "methods.weighting=uncertainty",
+        "encoder.pooling=pooler",
+        "tasks.para.head=cross_encoder",
+        "phases.main.freeze=[heads]",
+        "recipe.frozen_dropout=true",
+    ],
+)
 @pytest.mark.parametrize("autocast", [False, True])
-def test_a_replayed_pass_has_the_outputs_and_gradients_of_a_launched_one(pooling: str, autocast: bool) -> None:
-    torch.manual_seed(0)
-    shape = BertConfig(100, 64, 2, 4, 128, 128, attention_probs_dropout_prob=0.1)
-    encoder = BertEncoder(shape, pooling).to("cuda").train()
-    graphs = EncoderGraphs(encoder)
-
-    def one_pass(call: Callable[[Packed], Tensor], seed: int, packed: Packed) -> list[Tensor | None]:
-        encoder.zero_grad()
-        seed_device(seed, torch.device("cuda"))
-        with torch.autocast("cuda", torch.bfloat16, autocast):
-            output = call(packed)
-        (output.float() ** 3).sum().backward()
-        return [output.detach().clone(), *(None if p.grad is None else p.grad.clone() for p in encoder.parameters())]
-
-    for seed, packed in enumerate(batches(2 * CAPTURED_AT)):
-        launched, replayed = one_pass(encoder, seed, packed), one_pass(graphs, seed, packed)
-        for first, second in zip(launched, replayed, strict=True):
+def test_a_replayed_step_has_the_outputs_and_gradients_of_a_launched_one(override: str, autocast: bool) -> None:
+    freeze = ["phases.main.freeze=[encoder]"] if "frozen_dropout" in override else []
+    data, module = begun("cuda", override, *freeze)
+    graphs, replays = module.graphs, 0
+    assert graphs is not None
+    for update in updates(data):
+        module.graphs = None
+        launched, expected = one_step(module, update, autocast)
+        module.graphs = graphs
+        before = len(graphs.graphs)
+        replayed, found = one_step(module, update, autocast)
+        replays += len(graphs.graphs) == before
+        tolerance = {"atol": 1e-3, "rtol": 2e-2} if autocast else {"atol": 1e-5, "rtol": 1e-4}
+        torch.testing.assert_close(launched["loss"].detach(), replayed["loss"].detach(), **tolerance)
+        for key in ("losses", "values", "logits"):
+            torch.testing.assert_close(launched[key], replayed[key], **tolerance)
+        for first, second in zip(expected, found, strict=True):
             assert (first is None) == (second is None)
             if first is not None:
-                torch.testing.assert_close(first, second, atol=1e-5, rtol=1e-4)
+                torch.testing.assert_close(first, second, **tolerance)
         with torch.no_grad():
-            for parameter in encoder.parameters():  # the weights are read where they lie
+            for parameter in module.parameters():  # weights are read where they lie
                 parameter.add_(0.01 * torch.randn_like(parameter))
-    assert len(graphs.graphs) == 1
+    assert graphs.graphs
+    assert replays > 2 * len(graphs.graphs)
+    assert all(graphs.seen[shape] == CAPTURED_AT for shape in graphs.graphs)
 
 
 @on_gpu
-def test_another_shape_is_launched_until_it_comes_up_again() -> None:
-    encoder = BertEncoder(BertConfig(100, 64, 2, 4, 128, 128), "mean").to("cuda").train()
-    graphs = EncoderGraphs(encoder)
-    for length in (5, 70, 5, 70, 5):
-        encoder.zero_grad()
-        graphs(pack([np.arange(length)]).to("cuda")).sum().backward()
-    assert [groups[0].width for groups, _ in graphs.graphs] == [64]
+def test_what_a_step_gave_outlives_the_next_one() -> None:
+    data, module = begun("cuda")
+    kept, copies = [], []
+    shapes: Counter[Any] = Counter()
+    for update in updates(data):
+        outputs, _ = one_step(module, update, False)
+        shapes[update.tasks[0].task] += 1
+        kept.append(outputs["values"])
+        copies.append({name: values.clone() for name, values in outputs["values"].items()})
+    for values, copy in zip(kept, copies, strict=True):
+        torch.testing.assert_close(values, copy, atol=0, rtol=0)
+
+
+@on_gpu
+def test_a_loss_that_waits_for_the_device_is_named_with_the_way_out() -> None:
+    data, module = begun("cuda")
+    module.losses["sst"] = lambda logits, labels, high: logits.sum(-1) * float(labels.sum())
+    with pytest.raises(InputError, match=r"trainer\.cuda_graphs=false goes without"):
+        for update in updates(data):
+            one_step(module, update, False)

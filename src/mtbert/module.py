@@ -19,9 +19,9 @@ from mtbert.data.updates import TaskRows, Update
 from mtbert.distributed import average, gathered
 from mtbert.evaluation import Evaluation
 from mtbert.gradients import UncertaintyWeights, find_surgery
+from mtbert.graphs import StepGraphs
 from mtbert.losses import Loss
 from mtbert.model.encoder import BertEncoder
-from mtbert.model.graphs import EncoderGraphs
 from mtbert.model.heads import share_first_linears
 from mtbert.model.lora import add_lora, merge_lora, merged_state_dict
 from mtbert.model.masked_lm import MaskedLmHead
@@ -59,7 +59,7 @@ class MultitaskModule(LightningModule):
         self.weighting: UncertaintyWeights | None = None
         self.average: AveragedModel | None = None
         self.masked_lm: MaskedLmHead | None = None
-        self.graphs: EncoderGraphs | None = None
+        self.graphs: StepGraphs | None = None
         self.parts: list[Tensor] = []  # the step's loss, task by task, between the two passes
         self.phase: Phase | None = None
         self.num_steps = 0
@@ -93,21 +93,20 @@ class MultitaskModule(LightningModule):
             self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(methods.ema))
             self.average.requires_grad_(False)
         self.train(self.training)
-        if self._one_pass_a_step():
-            self.graphs = EncoderGraphs(self.encoder)
+        if self._captured():
+            self.graphs = StepGraphs(self, self._step)
 
-    def _one_pass_a_step(self) -> bool:
-        """Whether each step is one forward and one backward pass through the encoder's own weights, all of them
-        trained, in this process alone."""
+    def _captured(self) -> bool:
+        """Whether steps on a GPU are replayed from graphs: not where they depend on more than update and weights."""
         assert self.phase is not None
-        methods = self.config.methods
+        config = self.config
         return (
-            "encoder" not in self.phase.freeze
+            config.trainer.cuda_graphs
+            and config.trainer.devices == 1
             and self.phase.objective == "tasks"
-            and not self.regularizers
-            and self.surgery is None
-            and methods.lora.rank == 0
-            and self.config.trainer.devices == 1
+            and self.surgery is None  # a backward pass for each task
+            and self.teachers is None  # whose part depends on the progress
+            and config.methods.smart.weight == 0  # goes back to the same dropout between its passes
         )
 
     def end(self) -> None:
@@ -162,8 +161,6 @@ class MultitaskModule(LightningModule):
         packed = update.packed
         assert packed is not None
         if offset is None:
-            if self.graphs is not None and self.training and torch.is_grad_enabled() and packed.input_ids.is_cuda:
-                return self.graphs(packed)
             return encoder(packed)
         return encoder.pool(encoder.encode(encoder.embed(packed) + offset, packed), packed)
 
@@ -185,6 +182,9 @@ class MultitaskModule(LightningModule):
         seed_device(update.seed, self.device)
         if isinstance(update, MaskedUpdate):
             return self._masked_step(update)
+        return self._step(update) if self.graphs is None or self.device.type != "cuda" else self.graphs(update)
+
+    def _step(self, update: Update) -> dict[str, Any]:
         logits = self(update)
         values = self.row_losses(update, logits)
         losses = self._losses(update, logits, values)

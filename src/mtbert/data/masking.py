@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -35,10 +35,16 @@ class MaskedUpdate(Update):
     num_targets: int
     share: Int[Tensor, " share"] | None = None
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> MaskedUpdate:
-        tensors = {name: getattr(self, name) for name in ("packed", "positions", "targets", "share")}
-        moved = {name: each.to(device, non_blocking=non_blocking) for name, each in tensors.items() if each is not None}
-        return replace(self, **moved)
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> MaskedUpdate:
+        assert self.packed is not None
+        return replace(
+            self,
+            packed=self.packed.mapped(change),
+            sequence_ids=change(self.sequence_ids),
+            positions=change(self.positions),
+            targets=change(self.targets),
+            share=None if self.share is None else change(self.share),
+        )
 
 
 def text_table(tables: Mapping[tuple[str, str], Table], special: SpecialTokens) -> Table:

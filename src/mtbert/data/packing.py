@@ -61,18 +61,9 @@ class Packed:
         return self.input_ids.numel()
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Packed:
-        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        return self.mapped(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
-    def pin_memory(self) -> Packed:
-        return self._each(Tensor.pin_memory)
-
-    def copy(self) -> Packed:
-        return self._each(Tensor.clone)
-
-    def tensors(self) -> list[Tensor]:
-        return [value for value in vars(self).values() if torch.is_tensor(value)]
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Packed:
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Packed:
         changed: dict[str, Any] = {name: change(value) for name, value in vars(self).items() if torch.is_tensor(value)}
         return replace(self, **changed)
 

@@ -51,14 +51,8 @@ class TaskRows:
     num_sequences: int
     share: Int[Tensor, " share"] | None = None
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> TaskRows:
-        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> TaskRows:
-        return self._each(Tensor.pin_memory)
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> TaskRows:
-        """``rows`` stay where they are: only the host looks at them."""
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> TaskRows:
+        """``rows`` stay what they are: only the host looks at them."""
         share = None if self.share is None else change(self.share)
         return replace(self, labels=change(self.labels), coefficients=change(self.coefficients), share=share)
 
@@ -77,19 +71,28 @@ class Update:
     seed: int
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Update:
-        return Update(
-            None if self.packed is None else self.packed.to(device, non_blocking=non_blocking),
-            self.sequence_ids.to(device, non_blocking=non_blocking),
-            tuple(task.to(device, non_blocking) for task in self.tasks),
-            self.seed,
-        )
+        return self.mapped(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Update:
+        return self.mapped(Tensor.pin_memory)
+
+    def tensors(self) -> list[Tensor]:
+        """All that a device needs, in an order that depends on the update's shape alone."""
+        found: list[Tensor] = []
+
+        def look(tensor: Tensor) -> Tensor:
+            found.append(tensor)
+            return tensor
+
+        self.mapped(look)
+        return found
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Update:
         return replace(
             self,
-            packed=None if self.packed is None else self.packed.pin_memory(),
-            sequence_ids=self.sequence_ids.pin_memory(),
-            tasks=tuple(task.pin_memory() for task in self.tasks),
+            packed=None if self.packed is None else self.packed.mapped(change),
+            sequence_ids=change(self.sequence_ids),
+            tasks=tuple(task.mapped(change) for task in self.tasks),
         )
 
 

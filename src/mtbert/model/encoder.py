@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mtbert.data.packing import Group, Packed
 
@@ -53,6 +54,16 @@ class Dropout(nn.Module):
         draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
         keep = draws[: x.numel()].view(x.shape) >= dropped - 2**15
         return x * keep.to(x.dtype).mul_(2**16 / (2**16 - dropped))
+
+
+class LayerNorm(nn.LayerNorm):
+    """In its input's type, also where autocast on a GPU would make float32 of it; sums are in float32 in any case."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type == "cpu" or x.dtype == self.weight.dtype:
+            return super().forward(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return F.layer_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
 
 
 class Embeddings(nn.Module):
@@ -120,7 +131,8 @@ class Attention(nn.Module):
             q, k, v = qkv  # each [count, heads, width, size]
             dropout = self.dropout.probability if self.training else 0.0
             bias = rows.bias.view(count, self.num_heads, width, width)
-            context = F.scaled_dot_product_attention(q, k, v, bias, dropout)
+            with sdpa_kernel(SDPBackend.EFFICIENT_ATTENTION):  # cuDNN's would be built anew for every shape
+                context = F.scaled_dot_product_attention(q, k, v, bias, dropout)
         else:
             q, k, v = qkv.contiguous().flatten(1, 2)  # each [count * heads, width, size]
             scores = torch.baddbmm(rows.bias, q, k.transpose(1, 2), alpha=1 / math.sqrt(q.shape[-1]))
@@ -134,10 +146,10 @@ class Block(nn.Module):
     def __init__(self, config: BertConfig):
         super().__init__()
         self.attention = Attention(config)
-        self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.attention_norm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.intermediate = nn.Linear(config.hidden_size, config.intermediate_size)
         self.output = nn.Linear(config.intermediate_size, config.hidden_size)
-        self.output_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.output_norm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(

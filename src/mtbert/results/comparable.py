@@ -22,6 +22,7 @@ NOT_A_VARIANT = frozenset(
     {
         *("experiment", "seed", "scale", "encoder", "data", "recipe", "data.folder"),
         *("trainer.precision", "trainer.threads", "trainer.accelerator", "trainer.devices", "trainer.num_workers"),
+        "trainer.cuda_graphs",
         *("trainer.log_every_n_steps", "trainer.eval_tokens"),
         *("name", "runs_dir", "loggers", "keep", "test_predictions", "train_metrics"),
     }
