@@ -28,9 +28,9 @@ def begun(accelerator: str, *overrides: str) -> tuple[MixedDataModule, Multitask
     plan = make_plan(config, Runtime(accelerator, "32-true", 1, accelerator))
     data = MixedDataModule.from_plan(plan)
     data.setup()
-    module = build_module(config, load_encoder(config.encoder)).to(accelerator)
+    module = build_module(config, load_encoder(config.encoder))
     module.begin(plan.phases[0], num_steps=1)
-    return data, module.train()
+    return data, module.to(accelerator).train()
 
 
 @pytest.mark.parametrize(

@@ -57,8 +57,9 @@ class Ours:
 
     def __init__(self, workload: Workload, module: MultitaskModule | None = None) -> None:
         self.workload, self.device = workload, workload.device
-        self.module = (module or build_module(workload.config, workload.encoder())).to(self.device).train()
+        self.module = module or build_module(workload.config, workload.encoder())
         self.module.begin(workload.data.phase, num_steps=1)
+        self.module.to(self.device).train()
         config = workload.config
         self.optimizer = build_optimizer(self.module, config.lr, config.optimizer, config.recipe.uncorrected_epsilon)
         self.updates: list[Update] = []

@@ -60,7 +60,7 @@ class LayerNorm(nn.LayerNorm):
     """In its input's type, also where autocast on a GPU would make float32 of it; sums are in float32 in any case."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type == "cpu" or x.dtype == self.weight.dtype:
+        if x.device.type == "cpu":
             return super().forward(x)
         with torch.autocast(x.device.type, enabled=False):
             return F.layer_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
