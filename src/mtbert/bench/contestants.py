@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mtbert.bench.workload import TASK, Workload
 from mtbert.config import TrainerConfig
-from mtbert.data.packing import GPU_MULTIPLE
+from mtbert.data.packing import row_shapes
 from mtbert.data.schedules import Draw
 from mtbert.data.table import Table
 from mtbert.data.updates import EvaluationUpdates, Reduction, TrainingUpdates, Update, length_batches
@@ -101,7 +101,7 @@ def training_updates(workload: Workload, batches: list[Rows], packed: bool = Tru
         weights={TASK: 1.0},
         seeds=list(range(len(batches))),
         packed=packed,
-        multiple=GPU_MULTIPLE if workload.device.type == "cuda" else 1,
+        shapes=row_shapes(workload.device.type),
     )
     return (updates[step] for step in range(len(updates)))
 

@@ -16,7 +16,7 @@ from mtbert.config import Config
 from mtbert.data.dataset import DatasetModule, special_tokens
 from mtbert.data.loader import updates_loader
 from mtbert.data.masking import TEXT, MaskedUpdates, text_table
-from mtbert.data.packing import GPU_MULTIPLE
+from mtbert.data.packing import LITTLE_FILLER, row_shapes
 from mtbert.data.schedules import Sequential, Step, TaskBatches, build_schedule
 from mtbert.data.subset import some_rows
 from mtbert.data.table import Table
@@ -55,7 +55,7 @@ class MixedDataModule(LightningDataModule):
         )
         self.first = (0, 0)  # epoch, step
         self.share: Share | None = None  # of this process, where there are several
-        self.multiple = 1  # of rows in training, see mtbert.data.packing.pack
+        self.row_shapes = LITTLE_FILLER  # of training updates
 
     @classmethod
     def from_plan(cls, plan: Plan) -> MixedDataModule:
@@ -70,7 +70,7 @@ class MixedDataModule(LightningDataModule):
             plan.config, [DatasetModule(name, plan.config, plan.folder, files) for name in plan.config.datasets]
         )
         mixed.begin(plan.phases[0])
-        mixed.multiple = GPU_MULTIPLE if plan.runtime.accelerator == "cuda" else 1
+        mixed.row_shapes = row_shapes(plan.runtime.accelerator)
         return mixed
 
     def setup(self, stage: str | None = None) -> None:
@@ -134,7 +134,7 @@ class MixedDataModule(LightningDataModule):
             seeds=seeds,
             packed=not phase.cached,
             share=self.share,
-            multiple=self.multiple,
+            shapes=self.row_shapes,
         )
 
     def steps(self, epoch: int) -> list[Step]:

@@ -3,12 +3,14 @@
 Legend of axes: ``slots`` places of all rows, one row after the other: tokens, and filler where a row has room left;
 ``sequences`` as the caller ordered them; ``segments`` what slots are made of: sequences and filler.
 
-Rows are ``WIDTH`` slots wide, or a multiple of it where one sequence needs that. So there are few shapes whatever the
-lengths, and a shape costs: oneDNN makes kernels for each that it meets first (experiments/SPEED.md).
+Rows are ``WIDTH`` slots wide, or more where one sequence needs that. So there are few shapes whatever the lengths, and
+a shape costs: oneDNN makes kernels for each that it meets first, and on a GPU each is captured as a graph
+(experiments/SPEED.md).
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +24,28 @@ from torch import Tensor
 
 WIDTH = 64
 FILLER = -1  # the owner of slots that belong to no sequence
-GPU_MULTIPLE = 4  # rows of a width, on a GPU: few shapes, each of which is captured as a graph (mtbert.model.graphs)
+
+
+@dataclass(frozen=True)
+class RowShapes:
+    """Which rows there may be.
+
+    Args:
+        long: a row for a sequence of more than ``WIDTH`` slots is a multiple of this wide.
+        slots: the rows of each width come to a multiple of so many; what is missing is filler.
+    """
+
+    long: int = WIDTH
+    slots: int = 1
+
+
+LITTLE_FILLER = RowShapes()
+FEW_SHAPES = RowShapes(long=512, slots=256)  # filler costs a GPU next to nothing
+
+
+def row_shapes(accelerator: str) -> RowShapes:
+    """What suits training steps there."""
+    return FEW_SHAPES if accelerator == "cuda" else LITTLE_FILLER
 
 
 @dataclass(frozen=True)
@@ -71,12 +94,9 @@ class Packed:
 def pack(
     sequences: Sequence[Int[np.ndarray, " length"]],
     token_type_ids: Sequence[Int[np.ndarray, " length"]] | None = None,
-    multiple: int = 1,
+    shapes: RowShapes = LITTLE_FILLER,
 ) -> Packed:
     """Lay token id sequences into rows; results come back in the order given here.
-
-    Args:
-        multiple: of rows of each width there are so many, or twice, three times as many; what is missing is filler.
 
     ``lengths`` has a place for every sequence and for filler in every row: the shapes of all tensors depend on the
     number of sequences and the rows alone.
@@ -89,7 +109,7 @@ def pack(
         raise ValueError(f"cannot pack sequences of lengths {lengths.tolist()}: one token each at least")
     if token_type_ids is not None and [len(types) for types in token_type_ids] != lengths.tolist():
         raise ValueError("token_type_ids and sequences differ in length")
-    rows = sorted(_rounded(fill_rows(lengths), multiple), key=lambda row: row.width)  # stable
+    rows = sorted(_rounded(fill_rows(lengths, shapes.long), shapes.slots), key=lambda row: row.width)  # stable
     owners = np.concatenate([row.owners() for row in rows])  # of segments
     spans = np.concatenate([row.lengths(lengths) for row in rows])
     starts = np.cumsum(spans) - spans
@@ -127,15 +147,16 @@ class Row:
         return [*lengths[self.sequences].tolist(), self.free] if self.free else lengths[self.sequences].tolist()
 
 
-def fill_rows(lengths: Int[np.ndarray, " sequences"]) -> list[Row]:
+def fill_rows(lengths: Int[np.ndarray, " sequences"], long: int = WIDTH) -> list[Row]:
     """Best fit, longest sequence first: each goes where the least room is left over, or into a new row."""
     rows: list[Row] = []
-    with_room: list[list[Row]] = [[] for _ in range(WIDTH)]  # rows by their free slots
+    most = WIDTH if lengths.max() <= WIDTH else max(WIDTH, long)  # free slots of a row that holds something: fewer
+    with_room: list[list[Row]] = [[] for _ in range(most)]  # rows by their free slots
     for sequence in np.argsort(-lengths, kind="stable").tolist():
         length = int(lengths[sequence])
-        row = next((with_room[free].pop() for free in range(length, WIDTH) if with_room[free]), None)
+        row = next((with_room[free].pop() for free in range(length, most) if with_room[free]), None)
         if row is None:
-            width = -(-length // WIDTH) * WIDTH
+            width = WIDTH if length <= WIDTH else -(-length // long) * long
             rows.append(row := Row(width, [], width))
         row.sequences.append(sequence)
         row.free -= length
@@ -143,10 +164,12 @@ def fill_rows(lengths: Int[np.ndarray, " sequences"]) -> list[Row]:
     return rows
 
 
-def _rounded(rows: list[Row], multiple: int) -> list[Row]:
-    """These rows, and empty ones up to the next multiple of each width."""
-    missing = {width: -count % multiple for width, count in Counter(row.width for row in rows).items()}
-    return rows + [Row(width, [], width) for width, count in missing.items() for _ in range(count)]
+def _rounded(rows: list[Row], slots: int) -> list[Row]:
+    """These rows, and of each width as many empty ones as take it to a multiple of ``slots``."""
+    empty = []
+    for width, count in Counter(row.width for row in rows).items():
+        empty += [Row(width, [], width) for _ in range(-count % (slots // math.gcd(slots, width)))]
+    return rows + empty
 
 
 def _laid_out(

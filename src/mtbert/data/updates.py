@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mtbert.data.packing import Packed, pack
+from mtbert.data.packing import LITTLE_FILLER, Packed, RowShapes, pack
 from mtbert.data.schedules import Draw, Step
 from mtbert.data.table import Table
 from mtbert.seeding import derive
@@ -126,17 +126,17 @@ class TrainingUpdates(Dataset[Update]):
         seeds: Sequence[int],
         packed: bool,
         share: Share | None = None,
-        multiple: int = 1,
+        shapes: RowShapes = LITTLE_FILLER,
     ) -> None:
         self.tables, self.steps, self.reductions, self.weights = tables, steps, reductions, weights
-        self.seeds, self.packed, self.share, self.multiple = seeds, packed, share, multiple
+        self.seeds, self.packed, self.share, self.shapes = seeds, packed, share, shapes
 
     def __len__(self) -> int:
         return len(self.steps)
 
     def __getitem__(self, step: int) -> Update:
         parts = [(self.tables[draw.task], self._task_rows(draw)) for draw in self.steps[step]]
-        return build_update(parts, self.seeds[step], self.packed, self.share, self.multiple)
+        return build_update(parts, self.seeds[step], self.packed, self.share, self.shapes)
 
     def _task_rows(self, draw: Draw) -> TaskRows:
         weight = draw.weight * self.weights[draw.task]
@@ -192,14 +192,18 @@ def task_rows(
 
 
 def build_update(
-    parts: Sequence[tuple[Table, TaskRows]], seed: int, packed: bool, share: Share | None = None, multiple: int = 1
+    parts: Sequence[tuple[Table, TaskRows]],
+    seed: int,
+    packed: bool,
+    share: Share | None = None,
+    shapes: RowShapes = LITTLE_FILLER,
 ) -> Update:
     """Join the rows of several tasks, or a process's share of them; their sequences follow one another in the parts'
-    order. ``multiple``: see ``pack``."""
+    order."""
     tasks = [part if share is None else _shared(table, part, share) for table, part in parts]
     read = [(table, _read(task)) for (table, _), task in zip(parts, tasks, strict=True)]
     return Update(
-        packed=_pack(read, multiple) if packed else None,
+        packed=_pack(read, shapes) if packed else None,
         sequence_ids=torch.from_numpy(np.concatenate([table.sequence_ids(rows) for table, rows in read])),
         tasks=tuple(tasks),
         seed=seed if share is None else share.seed(seed),
@@ -219,7 +223,7 @@ def _read(task: TaskRows) -> Int[np.ndarray, " rows"]:
     return rows[task.share.numpy()] if len(task.share) else rows[:1]
 
 
-def _pack(read: Sequence[tuple[Table, Int[np.ndarray, " rows"]]], multiple: int) -> Packed:
+def _pack(read: Sequence[tuple[Table, Int[np.ndarray, " rows"]]], shapes: RowShapes) -> Packed:
     input_ids = [sequence for table, rows in read for sequence in table.input_ids(rows)]
     token_type_ids = [types for table, rows in read for types in table.token_type_ids(rows)]
-    return pack(input_ids, token_type_ids, multiple)
+    return pack(input_ids, token_type_ids, shapes)
