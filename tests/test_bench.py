@@ -14,6 +14,7 @@ from mtbert.bench.clock import Timing, take_turns, timed
 from mtbert.bench.command import MEASURES
 from mtbert.bench.contestants import PEERS, Ours, Peer, chosen_setups
 from mtbert.bench.figures import Figure, as_text, rates, times
+from mtbert.bench.steps import COPY_NUMBERS, MATMUL_SIZE, _floor
 from mtbert.bench.workload import Setting, Workload
 from mtbert.cli import main
 
@@ -108,3 +109,18 @@ def test_a_mistake_is_one_line(options: list[str], message: str, capsys: Any, ca
     err = capsys.readouterr().err
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_a_steps_floor_is_its_arithmetic_and_its_optimisers_traffic(workload: Workload) -> None:
+    """At a speed of one unit each: the time is the number of operations, and of bytes, over what was timed."""
+    matmul = Timing([2.0 * MATMUL_SIZE**3], [1.0])  # seconds, at one operation a second
+    copied = Timing([8.0 * COPY_NUMBERS], [1.0])  # at one byte a second
+    figures = {
+        f.measure: f.value for f in _floor(workload, 8, Timing([1.0], [1.0]), {"matmul": matmul, "copy": copied})
+    }
+    encoder = workload.encoder()
+    tokens = np.mean([workload.train.num_tokens()[rows].sum() for rows in workload.batches(8)])
+    weights = sum(p.numel() for name, p in encoder.named_parameters() if "layers" in name and p.ndim == 2)
+    seconds = 6 * weights * tokens + 28 * sum(p.numel() for p in encoder.parameters())
+    assert figures["step, floor"] == pytest.approx(1e3 * seconds)
+    assert figures["step, times its floor"] == pytest.approx(1 / seconds)
