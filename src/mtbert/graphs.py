@@ -27,30 +27,38 @@ class StepGraphs:
     """A module's training step, replayed from a graph where an update has a shape that came up before.
 
     A graph holds the step from the update to the gradients; the backward pass of the loss only hands these to the
-    weights. Weights are read where they lie: an optimiser or a checkpoint may change them, but not replace them.
+    weights. Weights are read where they lie: an optimiser or a checkpoint may change them, but not replace them. The
+    loss has to be differentiated as it is, not scaled, with gradients at None.
 
     Args:
         step: update -> ``loss`` to be differentiated, and ``losses``, ``values`` and ``logits`` by task. It must not
-            wait for the device, or draw other than from its default generator.
+            wait for the device, draw other than from its default generator, or depend on anything but the update and
+            the weights: what it computes outside torch stays as it was when it was captured.
+
+    Raises:
+        InputError: The step cannot be captured.
     """
 
     def __init__(self, module: nn.Module, step: Callable[[Update], Outputs]) -> None:
         self.module, self.step = module, step
         self.seen: Counter[Any] = Counter()
         self.graphs: dict[Any, _Graph] = {}
+        self.most = MOST_GRAPHS
         self.memory: Any = None  # one pool: what a graph has freed by its end the next one may use
-        self.anchor: Tensor | None = None
 
     def __call__(self, update: Update) -> Outputs:
         shape = _shape(update)
         if shape not in self.graphs:
             self.seen[shape] += 1
-            if self.seen[shape] < CAPTURED_AT or len(self.graphs) == MOST_GRAPHS:
+            if self.seen[shape] < CAPTURED_AT or len(self.graphs) >= self.most:
                 return self.step(update)
             self.memory = self.memory or torch.cuda.graph_pool_handle()
-            self.graphs[shape] = _Graph(self.module, self.step, update, self.memory)
-            self.anchor = torch.zeros((), device=update.sequence_ids.device, requires_grad=True)
-        return self.graphs[shape].replay(update, self.anchor)
+            try:
+                self.graphs[shape] = _Graph(self.module, self.step, update, self.memory)
+            except torch.OutOfMemoryError:  # a graph holds on to its memory; steps that are launched share theirs
+                self.most = len(self.graphs)
+                return self.step(update)
+        return self.graphs[shape].replay(update)
 
 
 def _shape(update: Update) -> Any:
@@ -60,41 +68,61 @@ def _shape(update: Update) -> Any:
 
 
 class _Graph:
-    """One captured step. Weights that autocast would cast one by one are cast all at once, and so are gradients."""
+    """One captured step."""
 
     def __init__(self, module: nn.Module, step: Callable[[Update], Outputs], update: Update, memory: Any) -> None:
         self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         self.update = update.mapped(Tensor.clone)
         self.inputs = self.update.tensors()
+        self.anchor = torch.zeros((), device=update.sequence_ids.device, requires_grad=True)
         self.graph = torch.cuda.CUDAGraph()
-        dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else torch.float32
-        with torch.autocast("cuda", dtype, dtype != torch.float32, cache_enabled=False):
+        with torch.autocast("cuda", enabled=torch.is_autocast_enabled("cuda"), cache_enabled=False):
             try:
                 with torch.cuda.graph(self.graph, pool=memory):
-                    leaves = _leaves(module, dtype)
-                    weights = {f"module.{name}": leaf for name, leaf in leaves.items()}
-                    self.outputs: Outputs = functional_call(_Step(module, step), weights, (self.update,))
-                    found = torch.autograd.grad(self.outputs["loss"], list(leaves.values()), allow_unused=True)
-                    self.gradients = _in_float32(found)
+                    self.outputs, self.gradients = _differentiated(module, step, self.update)
             except RuntimeError as error:
-                logger.exception("a training step could not be captured")
-                reason = str(error).splitlines()[0]
+                cause = _first(error)
+                if isinstance(cause, torch.OutOfMemoryError):
+                    raise cause from None
+                logger.info("a training step could not be captured", exc_info=True)
                 raise InputError(
-                    f"a training step cannot be captured as a CUDA graph: {reason}; a head or loss that waits for the "
-                    "device? trainer.cuda_graphs=false goes without"
+                    f"a training step cannot be captured as a CUDA graph: {str(cause).splitlines()[0]}; a head or loss "
+                    "that waits for the device? trainer.cuda_graphs=false goes without"
                 ) from error
 
-    def replay(self, update: Update, anchor: Tensor | None) -> Outputs:
+    def replay(self, update: Update) -> Outputs:
         torch._foreach_copy_(self.inputs, update.tensors())
         self.graph.replay()
         named = {key: outputs for key, outputs in self.outputs.items() if key != "loss"}
         copies = {key: {name: each.clone() for name, each in outputs.items()} for key, outputs in named.items()}
-        return {"loss": _Replayed.apply(self, anchor), **copies}
+        return {"loss": _Replayed.apply(self, self.anchor), **copies}
 
     def hand_out(self) -> None:
         for parameter, found in zip(self.parameters, self.gradients, strict=True):
-            if found is not None:
-                parameter.grad = found if parameter.grad is None else parameter.grad + found
+            assert parameter.grad is None
+            parameter.grad = found
+
+
+def _first(error: BaseException) -> BaseException:
+    """What went wrong first: leaving a broken capture raises errors of its own."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
+
+
+def _differentiated(
+    module: nn.Module, step: Callable[[Update], Outputs], update: Update
+) -> tuple[Outputs, list[Tensor | None]]:
+    """A step's outputs, and the gradients of its loss for the trainable parameters, in float32.
+
+    Weights that autocast would cast one by one are cast all at once, and so are gradients.
+    """
+    leaves = _leaves(module)
+    weights = {f"module.{name}": leaf for name, leaf in leaves.items()}
+    # not tie_weights: of a layer with two names (share_layers) it would put back the second one's leaf as its weight
+    outputs: Outputs = functional_call(_Step(module, step), weights, (update,), tie_weights=False)
+    found = torch.autograd.grad(outputs["loss"], list(leaves.values()), allow_unused=True)
+    return {**outputs, "loss": outputs["loss"].detach()}, _in_float32(found)
 
 
 class _Step(nn.Module):
@@ -108,12 +136,14 @@ class _Step(nn.Module):
         return self.step(update)
 
 
-def _leaves(module: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
+def _leaves(module: nn.Module) -> dict[str, Tensor]:
     """The trainable parameters by name, as leaves of their own over the same memory; as copies where autocast would
     make some of another type.
 
     Of their own, since autograd keeps with a leaf the stream on which it was met first.
     """
+    device = next(module.parameters()).device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
     leaves = {name: each.detach() for name, each in module.named_parameters() if each.requires_grad}
     owners = [name for name, each in module.named_modules() if isinstance(each, (nn.Linear, LayerNorm))]
     names = [f"{owner}.{kind}" for owner in owners for kind in ("weight", "bias")]

@@ -20,8 +20,8 @@ from mtbert.bench.workload import Setting, Workload
 from mtbert.model.encoder import BertEncoder
 from mtbert.process import keep_freed_memory
 
-MATMUL, MATMUL_SIZE = "matmul", 1536  # a GPU needs larger ones to be busy
-GPU_MATMUL_SIZE = 8192
+MATMUL, MATMUL_SIZE = "matmul", 1536
+GPU_MATMUL_SIZE = 8192  # smaller ones do not fill it
 COPY, COPY_NUMBERS = "copy", 2**28
 SMALL_BATCH, ROUND_ROBIN_BATCH = 8, 88  # 88: what a step of row [10] takes of Quora, 11 batches of 8
 ADAMW_BYTES = 28  # of a float32 parameter in a step: weight and both moments read and written, the gradient read

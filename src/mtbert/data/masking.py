@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -35,12 +36,9 @@ class MaskedUpdate(Update):
     num_targets: int
     share: Int[Tensor, " share"] | None = None
 
-    def mapped(self, change: Callable[[Tensor], Tensor]) -> MaskedUpdate:
-        assert self.packed is not None
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Self:
         return replace(
-            self,
-            packed=self.packed.mapped(change),
-            sequence_ids=change(self.sequence_ids),
+            super().mapped(change),
             positions=change(self.positions),
             targets=change(self.targets),
             share=None if self.share is None else change(self.share),

@@ -87,6 +87,7 @@ class Packed:
         return self.mapped(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> Packed:
+        """With ``change`` made to every tensor."""
         changed: dict[str, Any] = {name: change(value) for name, value in vars(self).items() if torch.is_tensor(value)}
         return replace(self, **changed)
 
@@ -148,9 +149,12 @@ class Row:
 
 
 def fill_rows(lengths: Int[np.ndarray, " sequences"], long: int = WIDTH) -> list[Row]:
-    """Best fit, longest sequence first: each goes where the least room is left over, or into a new row."""
+    """Best fit, longest sequence first: each goes where the least room is left over, or into a new row.
+
+    Rows have ``WIDTH`` slots; those of longer sequences as many times ``long`` as these need.
+    """
     rows: list[Row] = []
-    most = WIDTH if lengths.max() <= WIDTH else max(WIDTH, long)  # free slots of a row that holds something: fewer
+    most = WIDTH if lengths.max() <= WIDTH else max(WIDTH, long)  # a row that holds something has fewer free slots
     with_room: list[list[Row]] = [[] for _ in range(most)]  # rows by their free slots
     for sequence in np.argsort(-lengths, kind="stable").tolist():
         length = int(lengths[sequence])

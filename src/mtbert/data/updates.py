@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -52,7 +53,7 @@ class TaskRows:
     share: Int[Tensor, " share"] | None = None
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> TaskRows:
-        """``rows`` stay what they are: only the host looks at them."""
+        """With ``change`` made to all tensors but ``rows``: only the host looks at those."""
         share = None if self.share is None else change(self.share)
         return replace(self, labels=change(self.labels), coefficients=change(self.coefficients), share=share)
 
@@ -70,10 +71,10 @@ class Update:
     tasks: tuple[TaskRows, ...]
     seed: int
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Update:
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         return self.mapped(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
-    def pin_memory(self) -> Update:
+    def pin_memory(self) -> Self:
         return self.mapped(Tensor.pin_memory)
 
     def tensors(self) -> list[Tensor]:
@@ -87,7 +88,8 @@ class Update:
         self.mapped(look)
         return found
 
-    def mapped(self, change: Callable[[Tensor], Tensor]) -> Update:
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """The update with ``change`` made to every tensor that a device needs."""
         return replace(
             self,
             packed=None if self.packed is None else self.packed.mapped(change),

@@ -18,6 +18,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mtbert.data.packing import Group, Packed
 
+ATTENTION = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]  # cuDNN's would be built anew for every shape
+
 
 @dataclass(frozen=True)
 class BertConfig:
@@ -127,11 +129,11 @@ class Attention(nn.Module):
         """
         count, width = rows.group.count, rows.group.width
         qkv = qkv.view(count, width, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        if qkv.device.type != "cpu":
+        if qkv.device.type == "cuda":
             q, k, v = qkv  # each [count, heads, width, size]
             dropout = self.dropout.probability if self.training else 0.0
             bias = rows.bias.view(count, self.num_heads, width, width)
-            with sdpa_kernel(SDPBackend.EFFICIENT_ATTENTION):  # cuDNN's would be built anew for every shape
+            with sdpa_kernel(ATTENTION, set_priority=True):
                 context = F.scaled_dot_product_attention(q, k, v, bias, dropout)
         else:
             q, k, v = qkv.contiguous().flatten(1, 2)  # each [count * heads, width, size]

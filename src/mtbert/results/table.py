@@ -224,7 +224,7 @@ def _difference(figure: float | None, baseline: float | None) -> float | None:
 def _on_intervals(evidence: Evidence) -> list[str]:
     """What the intervals do not cover, and why there are none."""
     if evidence.unusable:
-        return [f"figures at the epoch with the best dev average, without intervals: {unusable(evidence)}"]
+        return [f"without intervals: {unusable(evidence)}"]
     seeds = {evidence.seeds(row) for row in evidence.rows}
     notes = ["differences are taken on the seeds that a row and the baseline share"] * (len(seeds) > 1)
     if any(len(of_row) == 1 for of_row in seeds):
