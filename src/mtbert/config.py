@@ -144,9 +144,7 @@ class TrainerConfig:
     threads: int | None = None  # of each process; null: OMP_NUM_THREADS where set, else all cores, shared out
     num_workers: int = 0  # loader processes; they change no number
     eval_tokens: int = 8192  # tokens of one evaluation batch
-    cuda_graphs: bool = (
-        True  # training steps on a GPU are replayed, not launched kernel by kernel (the same but for rounding)
-    )
+    cuda_graphs: bool = True  # replay steps on a GPU instead of launching kernel by kernel; only rounding differs
     log_every_n_steps: int = 10
     max_steps: int | None = None  # stop every epoch after so many steps (smoke runs)
     checkpoint_every_minutes: float | None = 10.0  # beside the one after each epoch; null: never
