@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -83,27 +87,95 @@ def test_what_a_graph_captures_has_the_outputs_and_gradients_of_the_step_and_lea
         launched, expected = one_step(module, update, False)
         for key in ("loss", "losses", "values", "logits"):
             torch.testing.assert_close(outputs[key], launched[key], atol=0, rtol=0)
-        found = iter(gradients)
         for parameter, grad in zip(module.parameters(), expected, strict=True):
-            torch.testing.assert_close(next(found) if parameter.requires_grad else None, grad)
+            torch.testing.assert_close(gradients.get(parameter), grad)
     assert before == {name: id(parameter) for name, parameter in module.named_parameters(remove_duplicate=False)}
 
 
-def test_without_memory_for_another_graph_steps_are_launched(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_two_modules_share_get_the_gradients_of_both() -> None:
     data, module = begun("cpu")
-    graphs, captures = module.graphs, []
+    module.heads["para"].linear_2.weight = module.heads["para"].linear_1.weight
+    update = next(update for update in data.training_updates(0) if update.tasks[0].task == "para")
+    seed_device(update.seed, module.device)
+    _, gradients = _differentiated(module, module._step, update)
+    _, expected = one_step(module, update, False)
+    for parameter, grad in zip(module.parameters(), expected, strict=True):
+        torch.testing.assert_close(gradients.get(parameter), grad)
 
-    def full(*_: object) -> None:
-        captures.append(1)
-        raise torch.OutOfMemoryError
+
+class Emulated:
+    """A graph whose capture is a launched step, so that what it replays is the update that it was captured with."""
+
+    def replay(self) -> None:
+        pass
+
+
+@pytest.fixture
+def emulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def graph(_graph: Emulated, _pool: object) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError:
+            raise RuntimeError("operation failed due to a previous error during capture") from None
+
+    monkeypatch.setattr("torch.cuda.CUDAGraph", Emulated)
+    monkeypatch.setattr("torch.cuda.graph", graph)
+    monkeypatch.setattr("torch.cuda.graph_pool_handle", lambda: (0, 0))
+    monkeypatch.setattr("torch.cuda.current_stream", lambda: None)
+    monkeypatch.setattr("torch.cuda.stream", nullcontext)
+
+
+@pytest.mark.usefixtures("emulated")
+def test_a_shape_that_came_up_before_is_captured_and_its_gradients_handed_to_the_weights() -> None:
+    data, module = begun("cpu", "experiment=10_round_robin")
+    update = data.training_updates(0)[0]
+    graphs = module.graphs
+    assert graphs is not None
+    found = []
+    for count in range(1, CAPTURED_AT + 2):
+        seed_device(update.seed, module.device)
+        module.zero_grad()
+        outputs = graphs(update)
+        module.backward(outputs["loss"])
+        found.append(
+            (outputs["loss"].detach(), [p.grad if p.grad is None else p.grad.clone() for p in module.parameters()])
+        )
+        assert len(graphs.graphs) == (count >= CAPTURED_AT)
+    for loss, gradients in found[1:]:
+        torch.testing.assert_close(loss, found[0][0])
+        for gradient, expected in zip(gradients, found[0][1], strict=True):
+            torch.testing.assert_close(gradient, expected)
+
+
+@pytest.mark.usefixtures("emulated")
+@pytest.mark.parametrize(
+    ("error", "expected", "match"),
+    [
+        (RuntimeError("operation not permitted\nwhen capturing"), InputError, "not permitted when capturing; a head"),
+        (torch.OutOfMemoryError("CUDA out of memory"), torch.OutOfMemoryError, "CUDA out of memory"),
+        (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED"), RuntimeError, "ALLOC_FAILED"),
+    ],
+)
+def test_what_went_wrong_first_in_a_capture_is_named(
+    error: RuntimeError, expected: type[Exception], match: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, module = begun("cpu")
+    update, graphs, step = data.training_updates(0)[0], module.graphs, module._step
+
+    def broken(update: Update) -> dict[str, Any]:
+        if graphs.seen.total() < CAPTURED_AT:
+            return step(update)
+        try:
+            raise KeyError("looked up in vain")
+        except KeyError:
+            raise error from None
 
     assert graphs is not None
-    graphs.memory = (0, 0)
-    monkeypatch.setattr("mtbert.graphs._Graph", full)
-    update = data.training_updates(0)[0]
-    for _ in range(CAPTURED_AT + 3):
-        assert graphs(update)["loss"].requires_grad
-    assert len(captures) == 1
+    monkeypatch.setattr(graphs, "step", broken)
+    with pytest.raises(expected, match=match):
+        for _ in range(CAPTURED_AT):
+            graphs(update)
 
 
 def updates(data: MixedDataModule) -> Iterator[Update]:
@@ -164,10 +236,16 @@ def test_what_a_step_gave_outlives_the_next_one() -> None:
         torch.testing.assert_close(values, copy, atol=0, rtol=0)
 
 
-@on_gpu
-def test_a_loss_that_waits_for_the_device_is_named_with_the_way_out() -> None:
+def wait_in_a_loss() -> None:
     data, module = begun("cuda")
     module.losses["sst"] = lambda logits, labels, high: logits.sum(-1) * float(labels.sum())
-    with pytest.raises(InputError, match=r"trainer\.cuda_graphs=false goes without"):
-        for update in updates(data):
-            one_step(module, update, False)
+    for update in updates(data):
+        one_step(module, update, False)
+
+
+@on_gpu
+def test_a_loss_that_waits_for_the_device_is_named_with_the_way_out() -> None:
+    command = [sys.executable, "-c", "from tests.test_graphs import wait_in_a_loss; wait_in_a_loss()"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1], check=False)
+    assert done.returncode == 1
+    assert "trainer.cuda_graphs=false goes without" in done.stderr.splitlines()[-1]

@@ -77,7 +77,7 @@ def lost_connection(error: BaseException) -> bool:
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out: Python's, torch's on the CPU (a plain RuntimeError) or a device's."""
-    texts = ("out of memory", "can't allocate memory", "not enough memory")
+    texts = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(text in str(error).lower() for text in texts)
     )

@@ -13,7 +13,7 @@ from torch.autograd.function import FunctionCtx
 from torch.func import functional_call
 
 from mtbert.data.updates import Update
-from mtbert.errors import InputError
+from mtbert.errors import InputError, out_of_memory
 from mtbert.model.encoder import LayerNorm
 
 logger = logging.getLogger(__name__)
@@ -36,28 +36,26 @@ class StepGraphs:
             the weights: what it computes outside torch stays as it was when it was captured.
 
     Raises:
-        InputError: The step cannot be captured.
+        InputError: the step cannot be captured.
     """
 
     def __init__(self, module: nn.Module, step: Callable[[Update], Outputs]) -> None:
         self.module, self.step = module, step
         self.seen: Counter[Any] = Counter()
         self.graphs: dict[Any, _Graph] = {}
-        self.most = MOST_GRAPHS
         self.memory: Any = None  # one pool: what a graph has freed by its end the next one may use
+        self.gradients: dict[nn.Parameter, Tensor] = {}  # where every graph leaves them
 
     def __call__(self, update: Update) -> Outputs:
         shape = _shape(update)
         if shape not in self.graphs:
             self.seen[shape] += 1
-            if self.seen[shape] < CAPTURED_AT or len(self.graphs) >= self.most:
+            if self.seen[shape] < CAPTURED_AT or len(self.graphs) == MOST_GRAPHS:
                 return self.step(update)
-            self.memory = self.memory or torch.cuda.graph_pool_handle()
-            try:
-                self.graphs[shape] = _Graph(self.module, self.step, update, self.memory)
-            except torch.OutOfMemoryError:  # a graph holds on to its memory; steps that are launched share theirs
-                self.most = len(self.graphs)
-                return self.step(update)
+            if not self.graphs:
+                self.memory = torch.cuda.graph_pool_handle()
+                self.gradients = {each: torch.empty_like(each) for each in _trainable(self.module)}
+            self.graphs[shape] = _Graph(self, update)
         return self.graphs[shape].replay(update)
 
 
@@ -67,62 +65,68 @@ def _shape(update: Update) -> Any:
     return (None if update.packed is None else update.packed.groups), tasks
 
 
+def _trainable(module: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+
 class _Graph:
     """One captured step."""
 
-    def __init__(self, module: nn.Module, step: Callable[[Update], Outputs], update: Update, memory: Any) -> None:
-        self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    def __init__(self, owner: StepGraphs, update: Update) -> None:
         self.update = update.mapped(Tensor.clone)
         self.inputs = self.update.tensors()
+        self.gradients: dict[nn.Parameter, Tensor | None] = dict.fromkeys(owner.gradients)
         self.anchor = torch.zeros((), device=update.sequence_ids.device, requires_grad=True)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.autocast("cuda", enabled=torch.is_autocast_enabled("cuda"), cache_enabled=False):
-            try:
-                with torch.cuda.graph(self.graph, pool=memory):
-                    self.outputs, self.gradients = _differentiated(module, step, self.update)
-            except RuntimeError as error:
-                cause = _first(error)
-                if isinstance(cause, torch.OutOfMemoryError):
-                    raise cause from None
-                logger.info("a training step could not be captured", exc_info=True)
-                raise InputError(
-                    f"a training step cannot be captured as a CUDA graph: {str(cause).splitlines()[0]}; a head or loss "
-                    "that waits for the device? trainer.cuda_graphs=false goes without"
-                ) from error
+        errors: list[RuntimeError] = []  # the first one is why; to leave a broken capture is another
+        cast = torch.autocast("cuda", enabled=torch.is_autocast_enabled("cuda"), cache_enabled=False)
+        try:
+            # inside a context of the current stream, for a broken capture does not go back to it
+            with cast, torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(self.graph, owner.memory):
+                try:
+                    self.outputs, found = _differentiated(owner.module, owner.step, self.update)
+                    self.gradients |= {each: owner.gradients[each] for each in found}
+                    _copy([(owner.gradients[each], gradient) for each, gradient in found.items()])
+                except RuntimeError as error:
+                    errors.append(error)
+                    raise
+        except RuntimeError as error:
+            cause = [*errors, error][0]
+            if out_of_memory(cause):
+                raise cause from None
+            logger.info("a training step could not be captured", exc_info=True)
+            raise InputError(
+                f"a training step cannot be captured as a CUDA graph: {' '.join(str(cause).split())}; a head or loss "
+                "that waits for the device? trainer.cuda_graphs=false goes without"
+            ) from error
 
     def replay(self, update: Update) -> Outputs:
-        torch._foreach_copy_(self.inputs, update.tensors())
+        _copy(list(zip(self.inputs, update.tensors(), strict=True)))
         self.graph.replay()
         named = {key: outputs for key, outputs in self.outputs.items() if key != "loss"}
         copies = {key: {name: each.clone() for name, each in outputs.items()} for key, outputs in named.items()}
         return {"loss": _Replayed.apply(self, self.anchor), **copies}
 
     def hand_out(self) -> None:
-        for parameter, found in zip(self.parameters, self.gradients, strict=True):
+        for parameter, gradient in self.gradients.items():
             assert parameter.grad is None
-            parameter.grad = found
-
-
-def _first(error: BaseException) -> BaseException:
-    """What went wrong first: leaving a broken capture raises errors of its own."""
-    while error.__context__ is not None:
-        error = error.__context__
-    return error
+            parameter.grad = gradient
 
 
 def _differentiated(
     module: nn.Module, step: Callable[[Update], Outputs], update: Update
-) -> tuple[Outputs, list[Tensor | None]]:
-    """A step's outputs, and the gradients of its loss for the trainable parameters, in float32.
-
-    Weights that autocast would cast one by one are cast all at once, and so are gradients.
-    """
+) -> tuple[Outputs, dict[nn.Parameter, Tensor]]:
+    """A step's outputs, and the gradients of its loss for the trainable parameters that have a part in it."""
     leaves = _leaves(module)
-    weights = {f"module.{name}": leaf for name, leaf in leaves.items()}
-    # not tie_weights: of a layer with two names (share_layers) it would put back the second one's leaf as its weight
+    owned = [(path, name, each) for path, owner in module.named_modules() for name, each in owner._parameters.items()]
+    weights = {
+        ".".join(filter(None, ("module", path, name))): leaves[each] for path, name, each in owned if each in leaves
+    }
+    # every weight where it lies, named once: tied by functional_call, one of a layer with two names would not come back
     outputs: Outputs = functional_call(_Step(module, step), weights, (update,), tie_weights=False)
     found = torch.autograd.grad(outputs["loss"], list(leaves.values()), allow_unused=True)
-    return {**outputs, "loss": outputs["loss"].detach()}, _in_float32(found)
+    gradients = {each: gradient for each, gradient in zip(leaves, found, strict=True) if gradient is not None}
+    return {**outputs, "loss": outputs["loss"].detach()}, gradients
 
 
 class _Step(nn.Module):
@@ -136,32 +140,27 @@ class _Step(nn.Module):
         return self.step(update)
 
 
-def _leaves(module: nn.Module) -> dict[str, Tensor]:
-    """The trainable parameters by name, as leaves of their own over the same memory; as copies where autocast would
-    make some of another type.
+def _leaves(module: nn.Module) -> dict[nn.Parameter, Tensor]:
+    """For each trainable parameter a leaf of its own over the same memory; a copy where autocast would make one of
+    another type, all at once instead of one by one.
 
     Of their own, since autograd keeps with a leaf the stream on which it was met first.
     """
-    device = next(module.parameters()).device.type
+    parameters = _trainable(module)
+    device = parameters[0].device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
-    leaves = {name: each.detach() for name, each in module.named_parameters() if each.requires_grad}
-    owners = [name for name, each in module.named_modules() if isinstance(each, (nn.Linear, LayerNorm))]
-    names = [f"{owner}.{kind}" for owner in owners for kind in ("weight", "bias")]
-    cast = [name for name in names if name in leaves and leaves[name].dtype != dtype]
-    copies = [torch.empty_like(leaves[name], dtype=dtype) for name in cast]
-    if cast:
-        torch._foreach_copy_(copies, [leaves[name] for name in cast])
-    leaves |= dict(zip(cast, copies, strict=True))
-    return {name: leaf.requires_grad_() for name, leaf in leaves.items()}
+    multiplied = [owner for owner in module.modules() if isinstance(owner, (nn.Linear, LayerNorm))]
+    cast = {each for owner in multiplied for each in owner.parameters(recurse=False) if each.dtype != dtype}
+    leaves = {each: torch.empty_like(each, dtype=dtype) if each in cast else each.detach() for each in parameters}
+    _copy([(leaves[each], each.detach()) for each in parameters if each in cast])
+    return {each: leaf.requires_grad_() for each, leaf in leaves.items()}
 
 
-def _in_float32(gradients: tuple[Tensor | None, ...]) -> list[Tensor | None]:
-    other = [each for each in gradients if each is not None and each.dtype != torch.float32]
-    copies = [torch.empty_like(each, dtype=torch.float32) for each in other]
-    if other:
-        torch._foreach_copy_(copies, other)
-    found = iter(copies)
-    return [each if each is None or each.dtype == torch.float32 else next(found) for each in gradients]
+def _copy(pairs: list[tuple[Tensor, Tensor]]) -> None:
+    """Sources to targets, all of a type at once."""
+    for dtype in {source.dtype for _, source in pairs}:
+        targets, sources = zip(*[pair for pair in pairs if pair[1].dtype == dtype], strict=True)
+        torch._foreach_copy_(targets, sources)
 
 
 class _Replayed(torch.autograd.Function):

@@ -133,7 +133,7 @@ class Attention(nn.Module):
             q, k, v = qkv  # each [count, heads, width, size]
             dropout = self.dropout.probability if self.training else 0.0
             bias = rows.bias.view(count, self.num_heads, width, width)
-            with sdpa_kernel(ATTENTION, set_priority=True):
+            with sdpa_kernel(ATTENTION):
                 context = F.scaled_dot_product_attention(q, k, v, bias, dropout)
         else:
             q, k, v = qkv.contiguous().flatten(1, 2)  # each [count * heads, width, size]
