@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 Outputs = dict[str, Any]  # loss: a number; losses, values, logits: by task
 CAPTURED_AT = 3  # updates of a shape
-MOST_GRAPHS = 24  # each keeps gradients of its own
+MOST_GRAPHS = 24  # shapes beyond these are rare (experiments/SPEED.md)
 
 
 class StepGraphs:
