@@ -34,14 +34,13 @@ STEPS = [
     "encoder.pooling=pooler",
     "tasks.para.head=cross_encoder",
     "phases.main.freeze=[heads]",
-    "recipe.frozen_dropout=true",
+    "recipe.frozen_dropout=true phases.main.freeze=[encoder]",
 ]
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
 
 
 def begun(accelerator: str, *overrides: str) -> tuple[MixedDataModule, MultitaskModule]:
-    freeze = ["phases.main.freeze=[encoder]"] if "recipe.frozen_dropout=true" in overrides else []
-    config = compose(["encoder=tiny", "batch_size=4", *freeze, *overrides])
+    config = compose(["encoder=tiny", "batch_size=4", *overrides])
     plan = make_plan(config, Runtime(accelerator, "32-true", 1, accelerator))
     data = MixedDataModule.from_plan(plan)
     data.setup()
@@ -73,11 +72,11 @@ def test_steps_are_replayed_where_they_depend_on_update_and_weights_alone(overri
     assert module.graphs is None
 
 
-@pytest.mark.parametrize("override", STEPS)
+@pytest.mark.parametrize("overrides", STEPS)
 def test_what_a_graph_captures_has_the_outputs_and_gradients_of_the_step_and_leaves_weights_in_place(
-    override: str,
+    overrides: str,
 ) -> None:
-    data, module = begun("cpu", override)
+    data, module = begun("cpu", *overrides.split())
     before = {name: id(parameter) for name, parameter in module.named_parameters(remove_duplicate=False)}
     steps = data.training_updates(0)
     for step in (0, len(steps) // 2, len(steps) - 1):
@@ -196,10 +195,10 @@ def one_step(module: MultitaskModule, update: Update, autocast: bool) -> tuple[d
 
 
 @on_gpu
-@pytest.mark.parametrize("override", STEPS)
+@pytest.mark.parametrize("overrides", STEPS)
 @pytest.mark.parametrize("autocast", [False, True])
-def test_a_replayed_step_has_the_outputs_and_gradients_of_a_launched_one(override: str, autocast: bool) -> None:
-    data, module = begun("cuda", override)
+def test_a_replayed_step_has_the_outputs_and_gradients_of_a_launched_one(overrides: str, autocast: bool) -> None:
+    data, module = begun("cuda", *overrides.split())
     graphs, replays = module.graphs, 0
     assert graphs is not None
     for update in updates(data):

@@ -78,7 +78,7 @@ class _Graph:
         self.gradients: dict[nn.Parameter, Tensor | None] = dict.fromkeys(owner.gradients)
         self.anchor = torch.zeros((), device=update.sequence_ids.device, requires_grad=True)
         self.graph = torch.cuda.CUDAGraph()
-        errors: list[RuntimeError] = []  # the first one is why; to leave a broken capture is another
+        cause: RuntimeError | None = None  # to leave a broken capture is another error
         cast = torch.autocast("cuda", enabled=torch.is_autocast_enabled("cuda"), cache_enabled=False)
         try:
             # inside a context of the current stream, for a broken capture does not go back to it
@@ -88,10 +88,10 @@ class _Graph:
                     self.gradients |= {each: owner.gradients[each] for each in found}
                     _copy([(owner.gradients[each], gradient) for each, gradient in found.items()])
                 except RuntimeError as error:
-                    errors.append(error)
+                    cause = error
                     raise
         except RuntimeError as error:
-            cause = [*errors, error][0]
+            cause = cause or error
             if out_of_memory(cause):
                 raise cause from None
             logger.info("a training step could not be captured", exc_info=True)
@@ -117,13 +117,15 @@ def _differentiated(
     module: nn.Module, step: Callable[[Update], Outputs], update: Update
 ) -> tuple[Outputs, dict[nn.Parameter, Tensor]]:
     """A step's outputs, and the gradients of its loss for the trainable parameters that have a part in it."""
-    leaves = _leaves(module)
-    owned = [(path, name, each) for path, owner in module.named_modules() for name, each in owner._parameters.items()]
+    leaves, call = _leaves(module), _Step(module, step)
     weights = {
-        ".".join(filter(None, ("module", path, name))): leaves[each] for path, name, each in owned if each in leaves
+        name: leaves[each]
+        for path, owner in call.named_modules()
+        for name, each in owner.named_parameters(path, recurse=False, remove_duplicate=False)
+        if each in leaves
     }
-    # every weight where it lies, named once: tied by functional_call, one of a layer with two names would not come back
-    outputs: Outputs = functional_call(_Step(module, step), weights, (update,), tie_weights=False)
+    # every place of a weight, named once: tied by functional_call, a layer with two names would not get its own back
+    outputs: Outputs = functional_call(call, weights, (update,), tie_weights=False)
     found = torch.autograd.grad(outputs["loss"], list(leaves.values()), allow_unused=True)
     gradients = {each: gradient for each, gradient in zip(leaves, found, strict=True) if gradient is not None}
     return {**outputs, "loss": outputs["loss"].detach()}, gradients
