@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtbert.data.table import SpecialTokens, Table
+from mtbert.model.heads import PAIR_HEADS
 from toy_data import SPECIAL, lists, ragged, table
 
 CLS, SEP = SPECIAL.cls, SPECIAL.sep
@@ -55,15 +56,15 @@ def test_rows_of_a_pair_table() -> None:
 
 
 def test_a_pair_for_one_sequence_is_joined() -> None:
-    joined = Table.build(["x"], None, [ragged([[10, 11]]), ragged([[12]])], 1, SPECIAL)
+    joined = Table.build(["x"], None, [ragged([[10, 11]]), ragged([[12]])], ((0, 1),), SPECIAL)
     assert joined.num_sequences == 1
     assert joined.input_ids(np.array([0]))[0].tolist() == [CLS, 10, 11, SEP, 12, SEP]
     assert joined.token_type_ids(np.array([0]))[0].tolist() == [0, 0, 0, 0, 1, 1]
 
 
 def test_sentence_and_pair_rows_of_one_task_lie_in_one_table() -> None:
-    alone = Table.build(["a"], np.float32([1]), [ragged([[10]])], 1, SPECIAL)
-    joined = Table.build(["b"], np.float32([2]), [ragged([[11]]), ragged([[12]])], 1, SPECIAL)
+    alone = Table.build(["a"], np.float32([1]), [ragged([[10]])], ((0, 1),), SPECIAL)
+    joined = Table.build(["b"], np.float32([2]), [ragged([[11]]), ragged([[12]])], ((0, 1),), SPECIAL)
     both = Table.concatenate([alone, joined])
     assert both.ids.tolist() == ["a", "b"]
     assert [row.tolist() for row in both.input_ids(np.array([1, 0]))] == [[CLS, 11, SEP, 12, SEP], [CLS, 10, SEP]]
@@ -82,7 +83,7 @@ def test_taking_and_concatenating_keep_rows_together(sides: int) -> None:
 
 
 def test_unlabelled_tables_stay_unlabelled() -> None:
-    bare = Table.build(["x", "y"], None, [ragged([[1], [2]])], 1, SpecialTokens(2, 3, 8))
+    bare = Table.build(["x", "y"], None, [ragged([[1], [2]])], ((0,),), SpecialTokens(2, 3, 8))
     assert Table.concatenate([bare, bare]).labels is None
     assert bare.take(np.array([1])).labels is None
 
@@ -90,8 +91,8 @@ def test_unlabelled_tables_stay_unlabelled() -> None:
 @given(st.lists(st.lists(st.sampled_from([[5], [5, 6], [6, 5], [7, 7, 7]]), min_size=2, max_size=2), min_size=1))
 def test_distinct_sequences_are_there_once_and_found_again(pairs: list[list[list[int]]]) -> None:
     sides = [ragged(list(side)) for side in zip(*pairs, strict=True)]
-    for num_sequences in (1, 2):
-        whole = Table.build([""] * len(pairs), None, sides, num_sequences, SPECIAL)
+    for head in PAIR_HEADS.values():
+        whole = Table.build([""] * len(pairs), None, sides, head.reads, SPECIAL)  # type: ignore[arg-type]
         sequences, rows = whole.distinct()
         everything = np.arange(len(whole))
         each = [(ids.tolist(), types.tolist()) for ids, types in _read(whole, everything)]

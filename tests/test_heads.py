@@ -10,10 +10,19 @@ from mtbert.compose import compose
 from mtbert.config import TaskConfig
 from mtbert.data.datamodule import MixedDataModule
 from mtbert.errors import InputError
-from mtbert.model.heads import PAIR_HEADS, SENTENCE_HEADS, ConcatHead, CosineHead
+from mtbert.model.heads import (
+    PAIR_HEADS,
+    SENTENCE_HEADS,
+    ConcatHead,
+    CosineCrossEncoderHead,
+    CosineHead,
+    SymmetricCrossEncoderHead,
+)
 from mtbert.model.pretrained import load_encoder
+from mtbert.model.sources import resolve
 from mtbert.module import build_module
 from mtbert.plan import make_plan
+from mtbert.predictor import Predictor
 from mtbert.runtime import Runtime
 from mtbert.tasks import find_task
 
@@ -35,9 +44,27 @@ def test_a_cosine_head_is_symmetric_and_puts_the_middle_in_the_middle() -> None:
     assert torch.equal(head(torch.cat([U, V])), head(torch.cat([V, U])))
 
 
+def test_a_symmetric_cross_encoder_gives_both_orders_of_a_pair_the_same_logit() -> None:
+    config = compose(["encoder=tiny", "tasks.sts.head=symmetric_cross_encoder"])
+    module = build_module(config, load_encoder(config.encoder))
+    predictor = Predictor(module, resolve(config.encoder), "cpu", "32-true")
+    first, second = ["a dog runs", "the film"], ["two cats are here", "a fine film"]
+    one_way, other_way = (predictor.logits("sts", sides, 8192, iter) for sides in ([first, second], [second, first]))
+    torch.testing.assert_close(one_way, other_way)
+    head = SymmetricCrossEncoderHead(8, 1, 0.5).eval()
+    torch.testing.assert_close(head(torch.cat([U, V])), (head.linear(U) + head.linear(V)) / 2)
+
+
+def test_a_cosine_cross_encoder_adds_both_logits() -> None:
+    head = CosineCrossEncoderHead(8, 1, 0.5).eval()
+    joined = torch.randn(3, 8)
+    expected = head.cosine(torch.cat([U, V])) + head.joined(joined)
+    torch.testing.assert_close(head(torch.cat([U, V, joined])), expected)
+
+
 @pytest.mark.parametrize(("name", "head"), [*SENTENCE_HEADS.items(), *PAIR_HEADS.items()])
 def test_every_head_gives_one_row_of_outputs_for_each_example(name: str, head: type[nn.Module]) -> None:
-    pooled = torch.randn(6 * head.num_sequences, 8)  # type: ignore[operator]
+    pooled = torch.randn(6 * len(head.reads), 8)  # type: ignore[arg-type]
     for num_outputs in (1, 3):
         assert head(8, num_outputs, 0.1)(pooled).shape == (6, num_outputs), name
 

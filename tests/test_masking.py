@@ -24,7 +24,8 @@ CLS, SEP = SPECIAL.cls, SPECIAL.sep
 
 def rows(*sentences: list[list[int]], joined: bool = False) -> Table:
     sides = [ragged(each) for each in sentences]
-    return Table.build([str(i) for i in range(len(sides[0]))], None, sides, 1 if joined else len(sides), SPECIAL)
+    reads = [list(range(len(sides)))] if joined else [[side] for side in range(len(sides))]
+    return Table.build([str(i) for i in range(len(sides[0]))], None, sides, reads, SPECIAL)
 
 
 def test_texts_are_the_training_sentences_that_no_held_out_row_has() -> None:

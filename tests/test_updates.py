@@ -105,7 +105,9 @@ def test_any_step_can_be_had_alone_and_again() -> None:
 
 
 def test_token_types_of_joined_pairs_reach_the_encoder() -> None:
-    joined = Table.build(["x", "y"], np.float32([0, 1]), [ragged([[10], [11]]), ragged([[12], [13, 14]])], 1, SPECIAL)
+    joined = Table.build(
+        ["x", "y"], np.float32([0, 1]), [ragged([[10], [11]]), ragged([[12], [13, 14]])], ((0, 1),), SPECIAL
+    )
     update = EvaluationUpdates({("dev", "para"): joined, ("dev", "sst"): table([2])}, 99, packed=True)[0]
     assert update.packed is not None
     assert token_rows(update) == [[2, 11, 3, 13, 14, 3], [2, 10, 3, 12, 3]]
@@ -153,5 +155,5 @@ def test_evaluation_covers_all_tables_without_weights_or_seed() -> None:
 
 
 def test_unlabelled_rows_are_evaluated_with_zeros_for_labels() -> None:
-    bare = Table.build(["x"], None, [ragged([[1]])], 1, SPECIAL)
+    bare = Table.build(["x"], None, [ragged([[1]])], ((0,),), SPECIAL)
     assert EvaluationUpdates({("test", "sst"): bare}, 10, packed=True)[0].tasks[0].labels.tolist() == [0]

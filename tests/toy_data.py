@@ -82,7 +82,9 @@ def table(lengths: Sequence[int], sides: int = 1, first_token: int = 100) -> Tab
             token += length
         rows.append(ragged(sentences))
     labels = np.arange(len(lengths), dtype=np.float32)
-    return Table.build([f"row-{i}" for i in range(len(lengths))], labels, rows, sides, SPECIAL)
+    return Table.build(
+        [f"row-{i}" for i in range(len(lengths))], labels, rows, [[side] for side in range(sides)], SPECIAL
+    )
 
 
 def course_folder(folder: Path, sst: int = 10, para: int = 23, sts: int = 7) -> Path:

@@ -53,7 +53,7 @@ class Predictor:
         tokenizer = load_tokenizer(self.files)
         special = SpecialTokens(self.files.cls_id, self.files.sep_id, self.module.config.encoder.max_length)
         sentences = [tokenize(column, tokenizer) for column in texts]
-        return Table.build([""] * len(texts[0]), None, sentences, self.module.tasks[task].num_sequences, special)
+        return Table.build([""] * len(texts[0]), None, sentences, self.module.tasks[task].reads, special)
 
     @torch.inference_mode()
     def _score(

@@ -17,7 +17,7 @@ from mtbert.config import TaskConfig
 from mtbert.errors import InputError, nearest
 from mtbert.imports import import_path
 from mtbert.losses import CLASSIFICATION, REGRESSION, Loss
-from mtbert.model.heads import PAIR_HEADS, SENTENCE_HEADS, PairHead, SentenceHead
+from mtbert.model.heads import PAIR_HEADS, SENTENCE_HEADS, PairHead, Reads, SentenceHead
 
 Metric = Callable[[Tensor, Tensor], Tensor]
 
@@ -45,10 +45,10 @@ def pearson(scores: Float[Tensor, " rows"], labels: Float[Tensor, " rows"]) -> F
 class Task:
     """One task of the model.
 
-    ``head`` is a module class ``(hidden_size, num_outputs, dropout)``, with an attribute ``num_sequences`` where it
-    reads another number of sequences than an example has sentences; ``label_high`` the largest label (the smallest
-    is 0); ``loss`` a name of ``mtbert.losses`` or a function of its form; ``metric`` maps all scores and labels of a
-    split to one number, reported under ``metric_name``.
+    ``head`` is a module class ``(hidden_size, num_outputs, dropout)``, with an attribute ``reads``
+    (``mtbert.model.heads``) where it wants other sequences than each sentence alone; ``label_high`` the largest label
+    (the smallest is 0); ``loss`` a name of ``mtbert.losses`` or a function of its form; ``metric`` maps all scores and
+    labels of a split to one number, reported under ``metric_name``.
     """
 
     head: Callable[[int, int, float], nn.Module]
@@ -61,9 +61,13 @@ class Task:
     graded: bool = False  # labels are degrees, not classes
 
     @property
+    def reads(self) -> Reads:
+        """The sequences of an example that the head wants, each by the sentences that it is made of."""
+        return getattr(self.head, "reads", tuple((sentence,) for sentence in range(self.num_sentences)))
+
+    @property
     def num_sequences(self) -> int:
-        """Sequences of an example: one for each sentence, or one for a pair that the head wants joined."""
-        return getattr(self.head, "num_sequences", self.num_sentences)
+        return len(self.reads)
 
     @property
     def classification(self) -> bool:

@@ -128,7 +128,7 @@ class DatasetModule(LightningDataModule):
 
     def _table(self, part: Prepared) -> Table:
         special = special_tokens(self.files, self.config)
-        return Table.build(part.ids, part.labels, part.sentences, self.task.num_sequences, special)
+        return Table.build(part.ids, part.labels, part.sentences, self.task.reads, special)
 
     def train_dataloader(self) -> DataLoader[Update]:
         """This dataset alone, in batches of the config's size, shuffled anew each epoch."""

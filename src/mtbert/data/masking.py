@@ -56,7 +56,7 @@ def text_table(tables: Mapping[tuple[str, str], Table], special: SpecialTokens) 
     rows = [np.frombuffer(text, dtype=np.int32) for text in texts if text and text not in held_out]
     flat = np.concatenate(rows) if rows else np.empty(0, dtype=np.int32)
     sentences = Ragged.of_lengths(flat, np.array([len(row) for row in rows], dtype=np.int64))
-    return Table.build([str(row) for row in range(len(rows))], None, [sentences], 1, special)
+    return Table.build([str(row) for row in range(len(rows))], None, [sentences], ((0,),), special)
 
 
 def _sentences(table: Table, special: SpecialTokens) -> Iterator[bytes]:

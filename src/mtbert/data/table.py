@@ -63,12 +63,13 @@ class Table:
         ids: Sequence[str],
         labels: Float[np.ndarray, " rows"] | None,
         sentences: Sequence[Ragged],
-        num_sequences: int,
+        reads: Sequence[Sequence[int]],
         special: SpecialTokens,
     ) -> Table:
-        """A table of framed sequences: one for each sentence, or a pair joined in one if ``num_sequences`` is 1."""
-        groups = [sentences] if num_sequences == 1 else [[sentence] for sentence in sentences]
-        sequences, token_types = zip(*(special.frame(group) for group in groups), strict=True)
+        """A table of framed sequences, made of one or two of the ``sentences`` each as ``reads`` says; a sequence that
+        asks for a second sentence where there is but one has that one alone."""
+        framed = [special.frame([sentences[index] for index in wanted if index < len(sentences)]) for wanted in reads]
+        sequences, token_types = zip(*framed, strict=True)
         return Table(np.array(ids, dtype=object), labels, sequences, token_types)
 
     def __len__(self) -> int:

@@ -1,6 +1,8 @@
 """Task heads: from sentence embeddings to logits.
 
-``num_sequences`` is how many sequences of an example a head reads: a pair is two, or one where it is joined.
+``reads`` says which sequences of an example a head wants, each by the sentences that it is made of, where the example
+has them: a pair is two sequences, ``((0,), (1,))``, or one where it is joined, ``((0, 1),)``. The first sequences of
+all rows come before all second ones.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from torch.nn import functional as F
 
 from mtbert.errors import InputError
 
+Reads = tuple[tuple[int, ...], ...]
+
 
 class SentenceHead(nn.Module):
     """Dropout, then one linear: the paper's SST head.
@@ -19,7 +23,7 @@ class SentenceHead(nn.Module):
     On a pair task it is a cross-encoder: the pair is one sequence, ``[CLS] a [SEP] b [SEP]`` (Devlin et al. 2019).
     """
 
-    num_sequences = 1
+    reads: Reads = ((0, 1),)
 
     def __init__(self, hidden_size: int, num_outputs: int, dropout: float) -> None:
         super().__init__()
@@ -30,10 +34,22 @@ class SentenceHead(nn.Module):
         return self.linear(self.dropout(pooled))
 
 
+class SymmetricCrossEncoderHead(SentenceHead):
+    """The mean of the logits of both orders, ``[CLS] a [SEP] b [SEP]`` and ``[CLS] b [SEP] a [SEP]``: no pair's logit
+    depends on its order. Twice the work of one order.
+    """
+
+    reads: Reads = ((0, 1), (1, 0))
+
+    def forward(self, pooled: Float[Tensor, "2*rows hidden"]) -> Float[Tensor, "rows outputs"]:
+        one_way, other_way = super().forward(pooled).chunk(2)
+        return (one_way + other_way) / 2
+
+
 class PairHead(nn.Module):
     """``w . (A1 dropout(u) * A2 dropout(v)) + b``: a linear for each side, their product, a linear to one logit."""
 
-    num_sequences = 2
+    reads: Reads = ((0,), (1,))
 
     def __init__(self, hidden_size: int, num_outputs: int, dropout: float) -> None:
         super().__init__()
@@ -43,14 +59,14 @@ class PairHead(nn.Module):
         self.interact = nn.Linear(hidden_size, num_outputs)
 
     def forward(self, pooled: Float[Tensor, "2*rows hidden"]) -> Float[Tensor, "rows outputs"]:
-        first, second = self.dropout(pooled).chunk(2)  # all first sentences come before all second ones
+        first, second = self.dropout(pooled).chunk(2)
         return self.interact(self.linear_1(first) * self.linear_2(second))
 
 
 class ConcatHead(nn.Module):
     """``W dropout([u; v; |u - v|; u * v]) + b`` (the features of Conneau et al. 2017, InferSent)."""
 
-    num_sequences = 2
+    reads: Reads = ((0,), (1,))
 
     def __init__(self, hidden_size: int, num_outputs: int, dropout: float) -> None:
         super().__init__()
@@ -69,7 +85,7 @@ class CosineHead(nn.Module):
     and the sigmoid that follows is nearly straight in between.
     """
 
-    num_sequences = 2
+    reads: Reads = ((0,), (1,))
 
     def __init__(self, hidden_size: int, num_outputs: int, dropout: float) -> None:
         super().__init__()
@@ -82,12 +98,29 @@ class CosineHead(nn.Module):
         return self.linear(F.cosine_similarity(u, v).unsqueeze(-1))
 
 
+class CosineCrossEncoderHead(nn.Module):
+    """The sum of the logits of ``CosineHead`` and ``SentenceHead``: the pair apart and joined."""
+
+    reads: Reads = (*CosineHead.reads, *SentenceHead.reads)
+
+    def __init__(self, hidden_size: int, num_outputs: int, dropout: float) -> None:
+        super().__init__()
+        self.cosine = CosineHead(hidden_size, num_outputs, dropout)
+        self.joined = SentenceHead(hidden_size, num_outputs, dropout)
+
+    def forward(self, pooled: Float[Tensor, "3*rows hidden"]) -> Float[Tensor, "rows outputs"]:
+        first, second, joined = pooled.chunk(3)
+        return self.cosine(torch.cat([first, second])) + self.joined(joined)
+
+
 SENTENCE_HEADS: dict[str, type[nn.Module]] = {"linear": SentenceHead}
 PAIR_HEADS: dict[str, type[nn.Module]] = {
     "product": PairHead,
     "concat": ConcatHead,
     "cosine": CosineHead,
     "cross_encoder": SentenceHead,
+    "symmetric_cross_encoder": SymmetricCrossEncoderHead,
+    "cosine_cross_encoder": CosineCrossEncoderHead,
 }
 
 
