@@ -30,6 +30,7 @@ from mtbert.errors import InputError
         ("epochs=-1", "epochs=-1; expected a number above 0"),
         ("epochs", "override 'epochs' cannot be read; expected key=value"),
         ("heads.dropout=2", "heads.dropout=2.0 is not a dropout rate; expected 0 <= rate < 1"),
+        ("scale.train_rows.quora=0.1", "no key 'scale.train_rows.quora'; to add it, write +scale.train_rows.quora=..."),
         ("+scale.train_rows.qora=0.1", "scale.train_rows=qora is not known; did you mean 'quora'?"),
         ("trainer.max_steps=0", "trainer.max_steps=0; expected a number above 0"),
         ("optimizer.betas=[0.9]", "expected two numbers from 0 to below 1"),

@@ -135,7 +135,7 @@ def _missing(error: MissingConfigException) -> str:
 
 
 def _nearest_key(full_key: str, details: str) -> str:
-    """The closest key at the same level, else the closest anywhere."""
+    """The closest key at the same level, else how to add it where any key may stand, else the closest anywhere."""
     *parents, name = full_key.split(".")
     baseline = _compose([], None)
     siblings = _fields_of(details)
@@ -145,6 +145,8 @@ def _nearest_key(full_key: str, details: str) -> str:
     hint = nearest(name, siblings)
     if hint.startswith("; did"):
         return hint
+    if "object_type=dict" in details:
+        return f"; to add it, write +{full_key}=..."
     elsewhere = [key for key in _all_keys(baseline) if key.rpartition(".")[2] == name]
     return f"; did you mean '{elsewhere[0]}'?" if elsewhere else hint
 
