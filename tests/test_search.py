@@ -97,6 +97,8 @@ def test_the_shipped_space_can_be_read() -> None:
         ("lr: {low: 0, high: 1, log: true}", "lr.log is True with low 0"),
         ("lr: {choices: []}", "lr.choices; expected a list"),
         ("lr: {low: 1", "not YAML"),
+        ("lr: {low: one, high: 2}", "lr goes from 'one' to 2"),
+        ("data.holdout: {low: 0.1, high: 0.2}", "data.holdout cannot be searched over"),
     ],
 )
 def test_a_space_that_is_none(content: str, reason: str, tmp_path: Path) -> None:
@@ -108,15 +110,28 @@ def test_a_space_that_is_none(content: str, reason: str, tmp_path: Path) -> None
     assert str(error.value).startswith(str(path))
 
 
-def test_mistakes_on_the_command_line(space: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_space_takes_numbers_as_experiment_files_do(tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text("lr: {low: 1e-5, high: 1e-3, log: true}")
+    assert read_space(tmp_path / "space.yaml") == [Dimension("lr", 1e-5, 1e-3, True)]
+
+
+def test_mistakes_on_the_command_line(
+    space: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MTBERT_RUNS", str(tmp_path / "runs"))
     for arguments, reason in [
         (["--trials", "0"], "--trials 0: expected a number above 0"),
         (["--holdout", "1.5"], "data.holdout=1.5; expected a share between 0 and 1"),
         (["--space", str(tmp_path / "none.yaml")], "none.yaml: cannot be read"),
         (["leraning=1"], "no key 'leraning'"),
+        ([*TINY, "lr=1e-4"], "override 'lr=1e-4': the search looks for lr; leave it out"),
+        ([*TINY, "--trials", "1", "+data.holdout=0.5"], "a search holds rows out itself; expected --holdout SHARE"),
+        ([*TINY, "tasks.sts.head=cosin"], "tasks.sts.head=cosin does not fit this task; did you mean 'cosine'?"),
     ]:
         assert main(["search", *arguments]) == 2
-        assert reason in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert reason in said and said.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
     space.write_text("learning: {low: 1, high: 2}")
     assert main(["search", "--space", str(space)]) == 2
     assert "no key 'learning'" in capsys.readouterr().err

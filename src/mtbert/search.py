@@ -21,13 +21,16 @@ from mtbert.compose import compose
 from mtbert.config import Config
 from mtbert.errors import InputError, nearest
 from mtbert.paths import conf_dir
+from mtbert.plan import make_plan
 from mtbert.results.record import AVERAGE
+from mtbert.runtime import find_runtime
 from mtbert.seeding import derive
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
 
 KEYS = ("low", "high", "log", "choices")
+HOLDOUT, RUNS_DIR = "data.holdout", "runs_dir"  # are the search's own
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,14 +53,18 @@ def main(args: argparse.Namespace) -> int:
         import optuna
     except ImportError:
         raise InputError("search needs optuna, which is not installed; pip install 'mtbert[search]'") from None
+    from mtbert.train import check_parts
+
     if args.trials < 1:
         raise InputError(f"--trials {args.trials}: expected a number above 0")
     space = read_space(args.space or conf_dir() / "search" / "recipe.yaml")
+    _check_overrides(args.overrides, space)
     examples = [f"{dimension.key}={dimension.example}" for dimension in space]
     folder = Path(compose(args.overrides).runs_dir) / ".search"  # out of the sight of `mtbert table`
-    shared = [*args.overrides, f"data.holdout={args.holdout}", f"runs_dir={folder}"]
+    shared = [*args.overrides, f"{HOLDOUT}={args.holdout}", f"{RUNS_DIR}={folder}"]
     config = compose([*shared, *examples])
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    check_parts(make_plan(config, find_runtime(config.trainer)))  # wrong for one trial is wrong for all
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = open_study(config, shared, space, args.seed)
     print(f"search: {_made(study)} of {args.trials} trials made; {study.study_name}", file=sys.stderr)
     while _made(study) < args.trials:
@@ -66,6 +73,18 @@ def main(args: argparse.Namespace) -> int:
         study.optimize(lambda trial: _score(trial, shared, space), n_trials=1)
     _report(study)
     return 0
+
+
+def _check_overrides(overrides: Sequence[str], space: Sequence[Dimension]) -> None:
+    """Refuse what a trial would overrule without a word."""
+    for override in overrides:
+        key = override.lstrip("+~").partition("=")[0]
+        if key == HOLDOUT:
+            raise InputError(f"override '{override}': a search holds rows out itself; expected --holdout SHARE")
+        if any(dimension.key == key for dimension in space):
+            raise InputError(
+                f"override '{override}': the search looks for {key}; leave it out, or give a --space without it"
+            )
 
 
 @dataclass(frozen=True)
@@ -109,6 +128,8 @@ def read_space(path: Path) -> list[Dimension]:
 
 
 def _dimension(path: Path, key: str, entry: Any) -> Dimension:
+    if key in (HOLDOUT, RUNS_DIR):
+        raise InputError(f"{path}: {key} cannot be searched over; expected keys of a recipe, such as lr")
     if not isinstance(entry, dict):
         raise InputError(f"{path}: {key} is {entry!r}; expected {{low: ..., high: ...}} or {{choices: [...]}}")
     for name in entry:
@@ -118,14 +139,21 @@ def _dimension(path: Path, key: str, entry: Any) -> Dimension:
         if len(entry) > 1 or not isinstance(entry["choices"], list) or not entry["choices"]:
             raise InputError(f"{path}: {key}.choices; expected a list and nothing beside it")
         return Dimension(key, choices=tuple(entry["choices"]))
-    low: Any = entry.get("low")
-    high: Any = entry.get("high")
+    low, high = _number(entry.get("low")), _number(entry.get("high"))
     log: Any = entry.get("log")
     if not all(isinstance(bound, int | float) and math.isfinite(bound) for bound in (low, high)) or not low < high:
         raise InputError(f"{path}: {key} goes from {low!r} to {high!r}; expected two numbers, low below high")
     if log not in (None, True, False) or (log and not low > 0):
         raise InputError(f"{path}: {key}.log is {log!r} with low {low!r}; expected true or false, and low above 0")
     return Dimension(key, low, high, bool(log))
+
+
+def _number(bound: Any) -> Any:
+    """YAML 1.1 takes 1e-5, which experiment files may hold, for a string: it wants 1.0e-5."""
+    try:
+        return float(bound) if isinstance(bound, str) else bound
+    except ValueError:
+        return bound
 
 
 def open_study(config: Config, shared: Sequence[str], space: Sequence[Dimension], seed: int) -> Study:
@@ -160,7 +188,7 @@ def _score(trial: Trial, shared: Sequence[str], space: Sequence[Dimension]) -> f
     overrides = [*shared, *(f"{dimension.key}={dimension.suggest(trial)}" for dimension in space)]
     record = run(compose(overrides), overrides, [_pruning(trial)])
     score = record.best.metrics[AVERAGE]
-    trial.set_user_attr("run", record.directory.name)
+    trial.set_user_attr("run", str(record.directory))
     if score is None:  # a constant prediction: as bad as it gets
         raise TrialPruned
     return score
@@ -207,5 +235,5 @@ def _report(study: Study) -> None:
     if all(trial.state.name != "COMPLETE" for trial in trials):
         raise InputError("search: no trial has a defined average; expected at least one: try a narrower space")
     best = study.best_trial
-    print(f"best: average {best.value:.4f}, run {best.user_attrs['run']}", file=sys.stderr)
+    print(f"best: average {best.value:.4f}, {best.user_attrs['run']}", file=sys.stderr)
     print(" ".join(f"{key}={value}" for key, value in best.params.items()))

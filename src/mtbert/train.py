@@ -22,6 +22,7 @@ from mtbert.callbacks import EmbeddingCache, Recorder
 from mtbert.checkpoints import Checkpoints, SafetensorsIO, load_weights
 from mtbert.config import Config
 from mtbert.data.datamodule import MixedDataModule
+from mtbert.data.schedules import build_schedule
 from mtbert.data.updates import Share
 from mtbert.distillation import learn_from
 from mtbert.errors import explain
@@ -38,6 +39,7 @@ from mtbert.results.record import FAILED_FILE, Epoch, RunRecord, best_of
 from mtbert.rundir import claimed, finished, record_alias, record_failure, take_up
 from mtbert.runtime import find_runtime
 from mtbert.stopping import deferred_signals
+from mtbert.tasks import find_loss, find_task
 from mtbert.teachers import find_teachers
 
 
@@ -61,6 +63,7 @@ def run(
         InputError: a mistake in config, data or encoder; ``failed.json`` says so too once there is a directory.
     """
     plan = make_plan(config, find_runtime(config.trainer))
+    check_parts(plan)
     with claimed(plan):
         if (done := finished(plan)) is not None:
             print(f"{done.directory}: done already", file=sys.stderr)
@@ -73,6 +76,18 @@ def run(
         except Exception as error:
             record_failure(plan, explain(error)[0])
             raise
+
+
+def check_parts(plan: Plan) -> None:
+    """Whether heads, losses and schedules can be had, before there is a directory.
+
+    Raises:
+        InputError: one of them cannot.
+    """
+    for name, options in plan.config.tasks.items():
+        find_loss(name, find_task(name, options), options)
+    for phase in plan.phases:
+        build_schedule(phase.schedule, seed=0, epochs=phase.epochs)
 
 
 def _train(plan: Plan, origin: dict[str, Any], callbacks: Sequence[Callback]) -> RunRecord:
