@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor
 from mtbert.compose import compose
 from mtbert.data.sample import sample_folder
 from mtbert.data.schedules import Draw, Step, TaskBatches
+from mtbert.errors import InputError
 from mtbert.tasks import TASKS
 from mtbert.train import run
 
@@ -32,6 +34,15 @@ class Alternate:
 
 def squared(logits: Tensor, labels: Tensor, high: float) -> Tensor:
     return (high * logits.sigmoid() - labels).square()
+
+
+def mean_of_all(logits: Tensor, labels: Tensor, high: float) -> Tensor:
+    return squared(logits, labels, high).mean()
+
+
+class Idle(Alternate):
+    def steps(self, epoch: int, tasks: Mapping[str, TaskBatches]) -> list[Step]:
+        return []
 
 
 @pytest.fixture
@@ -67,3 +78,21 @@ def test_parts_of_ones_own(conf: Path, tmp_path: Path) -> None:
     assert set(metrics) >= {"dev/mood/accuracy", "dev/sst/accuracy", "dev/para/accuracy", "dev/sts/pearson"}
     defined = [metrics[f"dev/{name}"] for name in ("mood/accuracy", "sst/accuracy", "para/accuracy", "sts/pearson")]
     assert metrics["dev/average"] == pytest.approx(sum(value for value in defined if value is not None) / 4, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("override", "said", "leaves"),
+    [
+        (f"tasks.sts.loss={__name__}.mean_of_all", "tasks.sts.loss gives a loss of shape [] for", 1),
+        (f"tasks.sts.head={__name__}.squared", "is no class of torch.nn.Module", 0),
+        (f"schedule._target_={__name__}.Idle", "no steps in epoch 1 of phase 'main'; expected one at least", 1),
+        ("+schedule.evry=2", "did you mean 'every'?", 0),
+    ],
+)
+def test_a_part_that_does_not_fit_is_one_line(
+    conf: Path, tmp_path: Path, override: str, said: str, leaves: int
+) -> None:
+    overrides = ["encoder=tiny", "schedule=alternate", "trainer.threads=1", "loggers=[]", f"runs_dir={tmp_path}/runs"]
+    with pytest.raises(InputError, match=re.escape(said)):
+        run(compose([*overrides, override], config_dir=conf))
+    assert len([*(tmp_path / "runs").glob("*-s*")]) == leaves

@@ -17,6 +17,7 @@ from mtbert.config import Config, Recipe
 from mtbert.data.masking import TEXT, MaskedUpdate
 from mtbert.data.updates import TaskRows, Update
 from mtbert.distributed import average, gathered
+from mtbert.errors import InputError
 from mtbert.evaluation import Evaluation
 from mtbert.gradients import UncertaintyWeights, find_surgery
 from mtbert.graphs import StepGraphs
@@ -220,7 +221,11 @@ class MultitaskModule(LightningModule):
     def _row_losses(self, task: TaskRows, logits: Tensor) -> Float[Tensor, " rows"]:
         definition = self.tasks[task.task]
         labels = task.labels.trunc() if self.recipe.integer_labels and definition.graded else task.labels
-        return self.losses[task.task](logits, labels, definition.label_high)
+        values = self.losses[task.task](logits, labels, definition.label_high)
+        if values.shape != labels.shape:
+            found = f"a loss of shape {list(values.shape)} for {len(labels)} rows"
+            raise InputError(f"config: tasks.{task.task}.loss gives {found}; expected one value a row")
+        return values
 
     def _losses(self, update: Update, logits: Rows, values: Rows) -> dict[str, Float[Tensor, ""]]:
         """Each task's loss: its rows' losses and penalties, with the coefficients that the schedule gave them."""

@@ -108,7 +108,10 @@ def _definition(name: str, options: TaskConfig) -> Task:
 
 def _head(name: str, task: Task, chosen: str) -> Callable[[int, int, float], nn.Module]:
     if "." in chosen:
-        return import_path(chosen, f"tasks.{name}.head")
+        head = import_path(chosen, f"tasks.{name}.head")
+        if not (isinstance(head, type) and issubclass(head, nn.Module)):
+            raise InputError(f"config: tasks.{name}.head={chosen} is no class of torch.nn.Module")
+        return head
     fitting = SENTENCE_HEADS if task.num_sentences == 1 else PAIR_HEADS
     if chosen not in fitting:
         raise InputError(f"config: tasks.{name}.head={chosen} does not fit this task{nearest(chosen, fitting)}")

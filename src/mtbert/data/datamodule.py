@@ -142,7 +142,10 @@ class MixedDataModule(LightningDataModule):
         phase, batches = self.phase, {task: self._batches(task, epoch) for task in self.training_tables()}
         seed = derive(self.config.seed, phase.name, "schedule")
         schedule = build_schedule(phase.schedule, seed=seed, epochs=phase.epochs)
-        return schedule.steps(epoch, batches)[: self.config.trainer.max_steps]
+        if not (steps := schedule.steps(epoch, batches)):
+            where = f"epoch {epoch + 1} of phase '{phase.name}'"
+            raise InputError(f"schedule {phase.schedule['_target_']}: no steps in {where}; expected one at least")
+        return steps[: self.config.trainer.max_steps]
 
     def num_steps(self) -> int:
         """Optimiser steps of the current phase, over all its epochs."""
