@@ -28,6 +28,9 @@ from mtbert.errors import InputError
         ("recipe=asrun", "did you mean 'as_run'?"),
         ("epochs=ten", "override 'epochs=ten'"),
         ("epochs=-1", "epochs=-1; expected a number above 0"),
+        ("experimen=final", "no key 'experimen'; did you mean 'experiment'?"),
+        ("experiment=12", "the option of a group is a name, not a number"),
+        ("seed=1,2", "override 'seed=1,2': several values make a study: mtbert train -m seed=1,2"),
         ("epochs", "override 'epochs' cannot be read; expected key=value"),
         ("heads.dropout=2", "heads.dropout=2.0 is not a dropout rate; expected 0 <= rate < 1"),
         ("scale.train_rows.quora=0.1", "no key 'scale.train_rows.quora'; to add it, write +scale.train_rows.quora=..."),
@@ -62,6 +65,10 @@ def test_a_mistake_is_one_line_with_the_place_and_the_nearest_name(override: str
             "config file experiment/own.yaml: Value 'many' of type 'str' could not be converted to Integer",
         ),
         ("heads: {share_layers: [", "not YAML"),
+        (
+            "defaults: [{dataset@datasets.sick: sick}]",
+            "no experiment 'dataset/sick'; under defaults: a group begins with a slash, /dataset",
+        ),
     ],
 )
 def test_a_mistake_in_an_experiment_of_ones_own_names_the_file(tmp_path: Path, text: str, expected: str) -> None:
@@ -70,6 +77,13 @@ def test_a_mistake_in_an_experiment_of_ones_own_names_the_file(tmp_path: Path, t
     with pytest.raises(InputError) as error:
         compose(["experiment=own"], config_dir=tmp_path)
     assert expected in str(error.value)
+
+
+def test_an_experiment_without_its_first_line_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "own.yaml").write_text("batch_size: 16\n")
+    with pytest.raises(InputError, match=r"experiment/own\.yaml: its first line has to be '# @package _global_'"):
+        compose(["experiment=own"], config_dir=tmp_path)
 
 
 def test_an_experiment_of_ones_own_is_found_beside_the_shipped_ones(tmp_path: Path) -> None:

@@ -91,6 +91,8 @@ def explained(error: Exception) -> InputError:
         return InputError(f"config: not YAML: {' '.join(text.split())}")
     if UNDER_NULL.search(text) and "omegaconf" in traceback.extract_tb(error.__traceback__)[-1].filename:
         return InputError("an override sets a phase that is null; put one there first: +phase@phases.extra=inherit")
+    if "Config group override must be a string or a list" in text:
+        return InputError("config: the option of a group is a name, not a number, e.g. experiment=12_frozen_encoder")
     if isinstance(error, UNCLASSED) and not isinstance(error, OmegaConfBaseException):
         if not _of_configs(error):
             raise error
@@ -98,6 +100,10 @@ def explained(error: Exception) -> InputError:
     details = f"{text}\n{error.__cause__ or ''}"
     where = _where(text)
     key = re.search(r"full_key: (\S+)", details)
+    if key and key[1] == "experiment" and where.startswith("config file experiment/"):
+        return InputError(f"{where}: its first line has to be '# @package _global_'")
+    if several := re.match(r"Ambiguous value for argument '(.*?)'\n", text):
+        return InputError(f"override '{several[1]}': several values make a study: mtbert train -m {several[1]}")
     if key and re.search(r"Key '.*' (is )?not in", details):
         return InputError(f"{where}: no key '{key[1]}'{_nearest_key(key[1], details)}")
     reason = next(line for line in str(error.__cause__ or error).splitlines() if "while composing" not in line)
@@ -129,6 +135,10 @@ def _missing(error: MissingConfigException) -> str:
     root, _, inside = wanted.partition("/")
     shipped = [path.relative_to(conf_dir() / root).with_suffix("") for path in (conf_dir() / root).rglob("*.yaml")]
     options = [str(option) for option in error.options or []]
+    if (conf_dir() / inside).parent.is_dir() and group != root:
+        return (
+            f"config: no {root} '{inside}'; under defaults: a group begins with a slash, /{inside.rpartition('/')[0]}"
+        )
     if group != root and shipped:  # in a folder of the group, of which Hydra knows the top alone
         return f"config: no {root} '{inside}'{nearest(inside, sorted(path.as_posix() for path in shipped))}"
     return f"config: no {group or 'config'} '{name}'{nearest(name, options)}"
@@ -142,6 +152,8 @@ def _nearest_key(full_key: str, details: str) -> str:
     if not siblings:
         node = OmegaConf.select(baseline, ".".join(parents)) if parents else baseline
         siblings = [str(key) for key in node] if isinstance(node, DictConfig) else []
+    if not parents:
+        siblings += [path.name for path in conf_dir().iterdir() if path.is_dir()]
     hint = nearest(name, siblings)
     if hint.startswith("; did"):
         return hint

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 OUT_OF_MEMORY = 128 + 9  # exit status: as if the system had killed the process for it
 TAKEN = 75  # exit status: try again later (EX_TEMPFAIL)
+MOST_NAMES = 25  # in one line
 LOST = 69  # exit status: another process of the run is gone (EX_UNAVAILABLE)
 
 
@@ -48,7 +49,8 @@ def nearest(name: str, options: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     if close:
         return f"; did you mean '{close[0]}'?"
-    return f"; expected one of: {', '.join(known)}" if known else ""
+    more = f" and {len(known) - MOST_NAMES} more" if len(known) > MOST_NAMES else ""
+    return f"; expected one of: {', '.join(known[:MOST_NAMES])}{more}" if known else ""
 
 
 def explain(error: BaseException) -> tuple[str, int]:
