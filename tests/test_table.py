@@ -17,8 +17,9 @@ from rich.console import Console
 from mtbert.errors import InputError
 from mtbert.paths import conf_dir
 from mtbert.results.cells import ABSENT, FAILED, MISSING, UNDEFINED, Row, Table
+from mtbert.results.comparable import pick_experiments
 from mtbert.results.paper import paper_rows, published_best
-from mtbert.results.record import BrokenRun, Encoder, FailedRun, RunRecord, find_runs
+from mtbert.results.record import BrokenRun, Encoder, FailedRun, RunRecord, Runs, find_runs
 from mtbert.results.render import BETTER, WORSE, render_terminal, to_csv, to_json, to_markdown, to_text
 from mtbert.results.table import add_arguments, build_table, main
 from synthetic_runs import measured, record, store
@@ -118,12 +119,12 @@ def test_the_average_is_that_of_the_three_tasks() -> None:
 @pytest.mark.parametrize(
     ("change", "found"),
     [
-        ({"scale": "sample"}, "scale: quick (2 runs), sample (1 run)"),
-        ({"recipe": "as_run"}, "recipe: as_written (2 runs), as_run (1 run)"),
-        ({"precision": "32-true"}, "precision: bf16-mixed (2 runs), 32-true (1 run)"),
-        ({"encoder": Encoder("tiny", None)}, "encoder: minilm-l6 (2 runs), tiny (1 run)"),
-        ({"encoder": Encoder("minilm-l6", "ffff")}, "encoder weights: 53aa5117 (2 runs), ffff (1 run)"),
-        ({"versions": {"mtbert": "0.2.0"}}, "mtbert version: 0.1.0 (2 runs), 0.2.0 (1 run)"),
+        ({"scale": "sample"}, "scale: quick (2 runs), sample (03_share_layers-s0-"),
+        ({"recipe": "as_run"}, "recipe: as_written (2 runs), as_run (03_share_layers-s0-"),
+        ({"precision": "32-true"}, "precision: bf16-mixed (2 runs), 32-true (03_share_layers-s0-"),
+        ({"encoder": Encoder("tiny", None)}, "encoder: minilm-l6 (2 runs), tiny (03_share_layers-s0-"),
+        ({"encoder": Encoder("minilm-l6", "ffff")}, "encoder weights: 53aa5117 (2 runs), ffff (03_share_layers-s0-"),
+        ({"versions": {"mtbert": "0.2.0"}}, "mtbert version: 0.1.0 (2 runs), 0.2.0 (03_share_layers-s0-"),
     ],
 )
 def test_runs_of_different_conditions_are_refused_with_the_list(change: dict[str, Any], found: str) -> None:
@@ -133,6 +134,14 @@ def test_runs_of_different_conditions_are_refused_with_the_list(change: dict[str
     assert found in str(raised.value)
 
 
+def test_experiments_are_picked_by_name_or_number_with_the_baseline_beside_them() -> None:
+    records = [record(), record("03_share_layers", scale="sample"), record("12_frozen_encoder"), record("best")]
+    picked = pick_experiments(Runs(records, [], [], []), "12, best", beside=["00_baseline"])
+    assert [each.experiment for each in picked.done] == ["00_baseline", "12_frozen_encoder", "best"]
+    with pytest.raises(InputError, match="--experiments bst: no finished run; did you mean 'best'"):
+        pick_experiments(picked, "bst")
+
+
 def test_an_added_dataset_is_no_difference_another_file_is() -> None:
     added = record("07_sts_sick")
     added = dataclasses.replace(
@@ -140,7 +149,7 @@ def test_an_added_dataset_is_no_difference_another_file_is() -> None:
     )
     build_table([record(), added])
     other = dataclasses.replace(added, data=dataclasses.replace(added.data, sha256={"sst/train": "e" * 8}))
-    with pytest.raises(InputError, match=r"file sst/train: aaaaaaaa \(1 run\), eeeeeeee \(1 run\)"):
+    with pytest.raises(InputError, match=r"file sst/train: aaaaaaaa \(00_baseline-\S+\), eeeeeeee \(07_sts_sick-\S+\)"):
         build_table([record(), other])
 
 

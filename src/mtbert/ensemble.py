@@ -28,7 +28,7 @@ class Ensemble:
         self.runs = list({run.record.hash: run for run in runs}.values())
         if len(self.runs) < 2:
             raise InputError(f"an ensemble needs two different runs or more; got {len(self.runs)}")
-        require_same([{"tasks": _tasks(run)} for run in self.runs])
+        require_same([(run.directory.name, {"tasks": _tasks(run)}) for run in self.runs])
 
     def dev_predictions(self, task: str) -> pd.DataFrame:
         """What the runs predict together for the dev rows, by row id: ``label``, then the columns of ``averaged``.
@@ -45,7 +45,7 @@ class Ensemble:
         Raises:
             InputError: the runs were not measured on the same dev rows, or one has no such task or file.
         """
-        require_same([_dev_rows(run) for run in self.runs])
+        require_same([(run.directory.name, _dev_rows(run)) for run in self.runs])
         frames = [run.dev_predictions(task) for run in self.runs]
         for run, frame in zip(self.runs, frames, strict=True):
             if not frame["label"].equals(frames[0]["label"]):  # ids too
@@ -93,9 +93,10 @@ def averaged(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat([likeliest.rename("prediction"), score, means], axis=1)
 
 
-def require_same(conditions: Sequence[dict[str, str]]) -> None:
-    """Refuse runs that differ in any of these, each run's by name, in one line that lists what differs."""
-    if found := differences(conditions):
+def require_same(runs: Sequence[tuple[str, dict[str, str]]]) -> None:
+    """Refuse runs, each given by its name and its conditions, that differ in these, in one line that lists what
+    differs."""
+    if found := differences(runs):
         text = "; ".join(f"{name}: {values}" for name, values in found.items())
         raise InputError(f"these runs cannot be averaged, they differ in {text}")
 

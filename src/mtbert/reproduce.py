@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from mtbert.compose import compose
 from mtbert.config import Config
 from mtbert.errors import InputError
-from mtbert.results.paper import paper_rows
+from mtbert.results.paper import experiment_names, paper_rows
 from mtbert.runtime import shared_out
 from mtbert.terminal import clock
 
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--scale", choices=SCALES, help="paper: all of it; quick: cut to half an hour; sample: embedded rows")
     add("--seeds", default=str(PAPER_SEED), help="one or several, e.g. 0,1,2 (default: the paper's, %(default)s)")
-    add("--experiments", help="which, e.g. 00_baseline,final (default: the paper's thirteen rows and final)")
+    add("--experiments", help="which, e.g. 0,12,final (default: the paper's thirteen rows and final)")
     add("--jobs", type=int, default=1, help="runs at a time (default: 1)")
     add("overrides", nargs="*", help="Hydra overrides for every run, e.g. encoder=minilm-l6")
 
@@ -81,12 +81,12 @@ def _experiments(text: str | None) -> list[str]:
     known = list(dict.fromkeys(row.experiment for row in paper_rows()))
     if text is None:
         return known
-    chosen = [name.strip() for name in text.split(",") if name.strip()]
-    by_number = {name.partition("_")[0].lstrip("0") or "0": name for name in known if name[0].isdigit()}
-    chosen = [by_number.get(name, name) for name in chosen]
-    if not chosen:
+    if not (chosen := experiment_names(text)):
         raise InputError(f"--experiments is empty; expected some of {', '.join(known)}")
-    return list(dict.fromkeys(chosen))
+    for name in chosen:
+        if name.isdigit():  # Hydra takes it for a number and says so
+            raise InputError(f"--experiments {name}: the paper has no such row; expected 0 to 12, or names")
+    return chosen
 
 
 def _seed(text: str) -> int:

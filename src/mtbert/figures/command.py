@@ -9,7 +9,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from mtbert.errors import InputError, nearest
+from mtbert.errors import InputError
 from mtbert.figures.canvas import save
 from mtbert.figures.errors import MOST, errors_figure
 from mtbert.figures.palette import GREY
@@ -17,7 +17,7 @@ from mtbert.figures.predictions import figures_of
 from mtbert.figures.study import figure_7, figure_8, figure_9, learning_curves
 from mtbert.results.chosen import add_run_arguments, chosen_runs
 from mtbert.results.measured import MeasuredRow, TaskPredictions, measured_gains, measured_rows
-from mtbert.results.paper import paper_rows
+from mtbert.results.paper import experiment_names, paper_rows
 from mtbert.results.record import runs_dir
 from mtbert.results.scoring import worst_errors
 from mtbert.results.table import build_table
@@ -29,8 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``mtbert figures``."""
     add_run_arguments(parser)
     add = parser.add_argument
-    add("--out", type=Path, default=Path("figures"), metavar="FOLDER", help="where to (default: ./figures)")
-    add("--experiments", metavar="NAMES", help="only the figures of these rows, e.g. 00_baseline,final")
+    add("--out", type=Path, metavar="FOLDER", help="where to (default: ./figures)")
     add("--without-sentences", action="store_true", help="no worst errors: Quora's and SICK's rows stay private")
     add("--tensorboard", action="store_true", help="instead: the paper's curves beside the runs, for TensorBoard")
 
@@ -41,34 +40,32 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         InputError: there are no runs, they do not belong in one table, or none is of a wanted experiment.
     """
+    if args.tensorboard and args.out:
+        raise InputError("--out does not go with --tensorboard, which writes beside the runs")
+    folder = args.out or Path("figures")
     runs = chosen_runs(args)
     rows = measured_rows(build_table(runs.done, runs.failed), runs.done)
     if args.tensorboard:
         from mtbert.figures.reference import write_reference_runs
 
-        folder = (args.runs or [runs_dir()])[0]
-        print(f"{write_reference_runs(rows, folder)}: the paper's curves; `tensorboard --logdir {folder}` shows them")
+        runs_folder = (args.runs or [runs_dir()])[0]
+        written = write_reference_runs(rows, runs_folder)
+        print(f"{written}: the paper's curves; `tensorboard --logdir {runs_folder}` shows them")
         return 0
     if not rows:
         raise InputError("all runs failed: there is nothing to draw")
-    wanted = _wanted(args.experiments, rows)
+    wanted = rows if args.experiments is None else _named(experiment_names(args.experiments), rows)
     count = 0
     about = _about(rows)
     for name, figure in _figures(rows, wanted, sentences=not args.without_sentences):
         figure.text(0.995, 0.003, about, ha="right", va="bottom", fontsize=6.5, color=GREY, parse_math=False)
-        count += len(save(figure, args.out / name))
-    print(f"{args.out}: {count} files")
+        count += len(save(figure, folder / name))
+    print(f"{folder}: {count} files")
     return 0
 
 
-def _wanted(text: str | None, rows: Sequence[MeasuredRow]) -> list[MeasuredRow]:
-    if text is None:
-        return list(rows)
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    known = [row.experiment for row in rows]
-    for name in names:
-        if name not in known:
-            raise InputError(f"--experiments {name}: no finished run{nearest(name, dict.fromkeys(known))}")
+def _named(names: Sequence[str], rows: Sequence[MeasuredRow]) -> list[MeasuredRow]:
+    """Those rows, not the baseline that they are compared with unless it is one of them."""
     return [row for row in rows if row.experiment in names]
 
 

@@ -7,27 +7,30 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mtbert.errors import InputError
-from mtbert.results.comparable import pick
+from mtbert.results.comparable import pick, pick_experiments
+from mtbert.results.paper import BASELINE
 from mtbert.results.record import HOW_TO_START, Runs, find_runs, runs_dir
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """``--runs``, ``--scale``, ``--encoder``, ``--recipe``."""
+    """``--runs``, ``--scale``, ``--encoder``, ``--recipe``, ``--experiments``."""
     add = parser.add_argument
     add("--runs", type=Path, nargs="+", metavar="FOLDER", help="folders of runs, or runs (default: ./runs)")
     add("--scale", help="only runs of this scale")
     add("--encoder", help="only runs of this encoder")
     add("--recipe", help="only runs of this recipe")
+    add("--experiments", metavar="NAMES", help="only runs of these, e.g. best,0,12; compared with the baseline, if any")
 
 
-def chosen_runs(args: argparse.Namespace) -> Runs:
-    """The runs that the options name.
+def chosen_runs(args: argparse.Namespace, *, beside: Sequence[str] = (BASELINE,)) -> Runs:
+    """The runs that the options name; of experiments, those ``beside`` them too.
 
     Raises:
         InputError: a folder is not there, nothing has a wanted value, or there is no run at all.
     """
     folders = args.runs or [runs_dir()]
     runs = pick(find_runs(*folders), scale=args.scale, encoder=args.encoder, recipe=args.recipe)
+    runs = pick_experiments(runs, args.experiments, beside=beside)
     if not runs.done and not runs.failed:
         raise InputError(_nothing_in(folders, runs))
     return runs

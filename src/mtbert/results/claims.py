@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -249,7 +250,10 @@ def _notes(judged: Sequence[Judged], evidence: Evidence, way: str) -> Iterator[s
     missing = [name for name in wanted if (name, ()) not in evidence.rows]
     if missing:
         seeds = sorted({seed for row in evidence.rows for seed in evidence.seeds(row)})
-        yield f"not run yet: mtbert train -m experiment={','.join(missing)} seed={','.join(map(str, seeds))} ..."
+        shared = set.intersection(*(set(record.overrides) for records in evidence.rows.values() for record in records))
+        study = [f"experiment={','.join(missing)}", f"seed={','.join(map(str, seeds))}"]
+        study += sorted(override for override in shared if not override.startswith(("experiment=", "seed=")))
+        yield f"not run yet: mtbert train -m {shlex.join(study)}"
     if any(finding.ours and finding.ours.seeds == 1 for one in judged for finding in one.findings):
         yield "one seed says nothing about the next: nothing is decided by it (SEEDS=0,1,2)"
     yield from (f"{name}: counts as missing: {reason}" for name, reason in evidence.unusable.items())

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from mtbert.errors import InputError, nearest
+from mtbert.results.paper import experiment_names
 from mtbert.results.record import RunRecord, Runs
 
 RowKey = tuple[str, tuple[str, ...]]  # experiment, overrides of its own
@@ -27,6 +27,24 @@ NOT_A_VARIANT = frozenset(
         *("name", "runs_dir", "loggers", "keep", "test_predictions", "train_metrics"),
     }
 )
+
+
+def pick_experiments(runs: Runs, text: str | None, *, beside: Sequence[str] = ()) -> Runs:
+    """The runs of the experiments in a list like ``best,12``, and of those ``beside`` them; None: all.
+
+    Raises:
+        InputError: there is no run of one of them.
+    """
+    if text is None:
+        return runs
+    known = [record.experiment for record in runs.done] + [run.experiment for run in runs.failed if run.experiment]
+    wanted = experiment_names(text)
+    for name in wanted:
+        if name not in known:
+            raise InputError(f"--experiments {name}: no finished run{nearest(name, dict.fromkeys(known))}")
+    done = [record for record in runs.done if record.experiment in (*wanted, *beside)]
+    failed = [run for run in runs.failed if run.experiment in (*wanted, *beside)]
+    return Runs(done, failed, runs.broken, runs.unfinished)
 
 
 def pick(runs: Runs, **wanted: str | None) -> Runs:
@@ -54,11 +72,11 @@ def require_comparable(records: Sequence[RunRecord]) -> None:
         InputError: one line that lists what differs, and in how many runs each value stands.
     """
     for conditions in (_settings, _measured_on):
-        if differing := differences([conditions(record) for record in records]):
+        if differing := differences([(record.directory.name, conditions(record)) for record in records]):
             found = "; ".join(f"{name}: {values}" for name, values in differing.items())
             raise InputError(
                 f"these runs do not belong in one table, they differ in {found}; "
-                "pick with --scale, --encoder, --recipe or --runs"
+                "pick with --scale, --encoder, --recipe, --experiments or --runs"
             )
 
 
@@ -102,15 +120,19 @@ def _measured_on(record: RunRecord) -> dict[str, str]:
     return sources
 
 
-def differences(all_conditions: Sequence[dict[str, str]]) -> dict[str, str]:
-    """The conditions that do not have one value in all runs: by name, each value and in how many runs it stands."""
-    values: dict[str, Counter[str]] = {}
-    for conditions in all_conditions:
+def differences(runs: Sequence[tuple[str, dict[str, str]]]) -> dict[str, str]:
+    """The conditions that do not have one value in all runs, each given by its name and its conditions: by condition,
+    each value and in how many runs it stands, or in which one, the most frequent first."""
+    values: dict[str, dict[str, list[str]]] = {}
+    for run, conditions in runs:
         # An experiment that adds a dataset adds conditions, which is no difference.
         for name, value in conditions.items():
-            values.setdefault(name, Counter())[value] += 1
+            values.setdefault(name, {}).setdefault(value, []).append(run)
     return {
-        name: ", ".join(f"{value} ({count} run{'s' * (count > 1)})" for value, count in found.most_common())
+        name: ", ".join(
+            f"{value} ({f'{len(each)} runs' if len(each) > 1 else each[0]})"
+            for value, each in sorted(found.items(), key=lambda item: -len(item[1]))
+        )
         for name, found in values.items()
         if len(found) > 1
     }

@@ -9,7 +9,7 @@ from dataclasses import asdict
 import numpy as np
 
 from mtbert.ensemble import Ensemble, averaged
-from mtbert.errors import InputError, nearest
+from mtbert.errors import InputError
 from mtbert.results.cells import AVERAGE_COLUMN, UNDEFINED
 from mtbert.results.chosen import add_run_arguments, chosen_runs
 from mtbert.results.evidence import REPLICATES, Draw
@@ -97,7 +97,6 @@ def _shown(figure: float) -> Value:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``mtbert ensemble``."""
     parser.add_argument("names", metavar="RUN", nargs="*", help="directories of finished runs, or their names")
-    parser.add_argument("--experiments", metavar="NAMES", help="instead: all runs of these, e.g. best or best,final")
     add_run_arguments(parser)
     add_output_arguments(parser)
 
@@ -114,9 +113,4 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _of_experiments(args: argparse.Namespace) -> Sequence[Run]:
-    records, wanted = chosen_runs(args).done, args.experiments.split(",")
-    known = dict.fromkeys(record.experiment for record in records)
-    for name in wanted:
-        if name not in known:
-            raise InputError(f"--experiments {name}: no finished run{nearest(name, known)}")
-    return [load(record.directory) for record in records if record.experiment in wanted]
+    return [load(record.directory) for record in chosen_runs(args, beside=()).done]

@@ -18,6 +18,13 @@ FIGURES = {
 }
 
 
+def experiment_names(text: str) -> list[str]:
+    """The experiments in a list like ``best,0,12``, each once: the paper's rows may be given by their numbers."""
+    by_number = {row.row: row.experiment for row in paper_rows()}
+    names = [name.strip() for name in text.split(",")]
+    return list(dict.fromkeys(by_number.get(name, name) for name in names if name))
+
+
 @dataclass(frozen=True)
 class PaperRow:
     """One line of the paper's Figure 6, or one of the final model's two results."""
