@@ -41,8 +41,9 @@ SOLID, DASHED = Style("-", "o"), Style("--", "s")
 def figure_7(rows: Mapping[str, MeasuredRow], baseline: PaperRow, final: PaperRow) -> Figure:
     """Dev figures by epoch: the baseline (dashed) against the final model, ours and the published logs."""
     figure, axes = panels(len(COLUMNS))
+    styles = {"baseline": (baseline, DASHED), "final": (final, SOLID)}
     for axis, column in zip(axes, COLUMNS, strict=True):
-        for paper, style in ((baseline, DASHED), (final, SOLID)):
+        for paper, style in styles.values():
             _draw_log(axis, paper.experiment, column, style)
             if row := rows.get(paper.experiment):
                 _draw_curve(axis, row, column, style)
@@ -50,8 +51,7 @@ def figure_7(rows: Mapping[str, MeasuredRow], baseline: PaperRow, final: PaperRo
     _legend_below(
         figure,
         [
-            _key("final, ours", "black", SOLID),
-            _key("baseline, ours", "black", DASHED),
+            *(_key(f"{name}, ours", "black", s) for name, (paper, s) in styles.items() if paper.experiment in rows),
             _key("final, published log", PAPER_COLOR, Style("-", "")),
             _key("baseline, published log", PAPER_COLOR, Style("--", "")),
             *_phase_key([rows[p.experiment] for p in (baseline, final) if p.experiment in rows]),
@@ -91,6 +91,9 @@ def figure_8(rows: Mapping[str, MeasuredRow], papers: tuple[PaperRow, PaperRow])
                 elif row := rows.get(paper.experiment):
                     cell = row.cell(column)
                     _bar(axis, place, cell.mean, metric_color(column.metric), hatch, cell.sd or 0.0)
+        if whose == "ours" and not any(paper.experiment in rows for paper in papers):
+            axis.text(0.5, 0.5, "not run", transform=axis.transAxes, ha="center", fontsize=12, color=GREY)
+        axis.set_xlim(-0.5, len(TASK_COLUMNS) - 0.5)
         axis.set_xticks(range(len(TASK_COLUMNS)), [column.title.split()[0] for column in TASK_COLUMNS], fontsize=11)
         axis.set_title(whose, fontsize=12)
         axis.grid(axis="y", alpha=0.25)
@@ -122,7 +125,7 @@ def figure_9(gains: Sequence[Gain]) -> Figure:
         _number(axes, _end(gain.ours, gain.low, gain.high), place - 0.19, gain.ours)
     axes.axvline(0, color=GREY, linewidth=1)
     axes.set_yticks(range(len(gains)), [gain.measure for gain in gains], fontsize=11)
-    axes.invert_yaxis()
+    axes.set_ylim(len(gains) - 0.5, -0.5)
     axes.margins(x=0.16)
     axes.set_xlabel("gain in dev average over the baseline", fontsize=11)
     axes.grid(axis="x", alpha=0.25)
