@@ -95,7 +95,7 @@ def _dispatch(arguments: list[str]) -> int:
     module, purpose = import_module(COMMANDS[command][0]), COMMANDS[command][1]
     parser = argparse.ArgumentParser(prog=f"mtbert {command}", description=purpose, allow_abbrev=False)
     module.add_arguments(parser)
-    return module.main(parser.parse_args(rest))
+    return module.main(parser.parse_intermixed_args(rest))
 
 
 def _usage() -> str:

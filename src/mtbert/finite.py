@@ -58,6 +58,6 @@ def _stop(trainer: Trainer, module: MultitaskModule, seen: _Seen) -> None:
     first = values[~values.isfinite()][0]
     ids = [str(each) for each in trainer.datamodule.tables["train", task].ids[seen.rows.rows.numpy()]]  # type: ignore[attr-defined]
     where = f"phase {module.phase.name}, epoch {trainer.current_epoch + 1}, step {seen.step}"
-    logger.error("%s: losses of task '%s' by row id: %s", where, task, dict(zip(ids, values.tolist(), strict=True)))
+    logger.info("%s: losses of task '%s' by row id: %s", where, task, dict(zip(ids, values.tolist(), strict=True)))
     shown = ", ".join(ids[:MOST_IDS]) + (f" and {len(ids) - MOST_IDS} more, see run.log" if ids[MOST_IDS:] else "")
     raise InputError(f"{where}: the loss of task '{task}' is {first:g} (rows {shown}); a lower lr may help")

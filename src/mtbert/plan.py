@@ -137,7 +137,8 @@ def _checksums(folder: Path, dataset: DatasetConfig) -> dict[str, list[str]]:
 def _existing(path: Path) -> Path:
     if not path.is_file():
         hint = nearest(path.name, [entry.name for entry in path.parent.glob("*.csv")])
-        raise InputError(f"{path}: no such data file{hint or '; the folder holds no .csv file (`make data`)'}")
+        hint = hint or "; the folder holds no .csv file (`make data`)"
+        raise InputError(f"{path}: no such data file{hint} (files elsewhere: by absolute path)")
     return path
 
 

@@ -104,6 +104,8 @@ def _none_fits(
         return f"--columns {','.join(columns)} names {len(columns)}; expected {takes} for {known[0][0]}"
     closest = max((names for _, names in known), key=lambda names: _closeness(names, header))
     missing = next(name for name in closest if name not in header)
+    if len(header) == 1 and (found := [sign for sign in ";,\t|" if sign in header[0]]):
+        return f"{source}: no column '{missing}' in {header[0]!r}; did you mean --sep {found[0]!r}?"
     return f"{source}: no column '{missing}'{nearest(missing, filter(None, header))} (or name yours with --columns)"
 
 

@@ -120,7 +120,8 @@ def _finder(config: EncoderConfig) -> Finder:
     elif config.source == "tiny":
         folder = tiny_folder()
     else:
-        raise InputError(f"encoder.source={config.source} is not known; expected {SOURCES}")
+        hint = f"; did you mean 'folder:{config.source}'?" if Path(config.source).is_dir() else f"; expected {SOURCES}"
+        raise InputError(f"encoder.source={config.source} is not known{hint}")
     if not folder.is_dir():
         raise InputError(f"encoder.source={config.source}: {folder} is no folder; expected one with config.json")
     return _Folder(folder)
