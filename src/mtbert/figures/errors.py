@@ -31,7 +31,8 @@ def errors_figure(name: str, errors: pd.DataFrame, sentences: Mapping[str, Seque
         place += height
     words.axis("off")
     words.set(xlim=(0, 1), ylim=(place, 0))
-    axes.set(xlim=(-0.05 * high, 1.05 * high), xlabel="■ label   ● prediction", yticks=[])
+    axes.set(xlim=(-0.05 * high, 1.05 * high), yticks=[])
+    axes.set_title("■ label   ● prediction", fontsize=10)
     axes.grid(axis="x", alpha=0.25)
     axes.spines[["left", "right", "top"]].set_color(GREY)
     figure.suptitle(f"{name.upper()}: the {len(errors)} dev rows that are furthest off", fontsize=12)
