@@ -228,8 +228,19 @@ def test_a_changed_config_or_encoder_is_refused(copy: Path) -> None:
     result = json.loads((copy / "result.json").read_text())
     result["encoder"]["sha256"] = "0" * 64
     (copy / "result.json").write_text(json.dumps(result))
-    with pytest.raises(InputError, match=r"model.safetensors: not the encoder that .* started from; .* sha256 0000"):
+    with pytest.raises(InputError, match=r"not the encoder that .* started from; expected weights with sha256 0000"):
         mtbert.load(copy).predict("sst", FIRST)
+    for part in ("tokenizer", "config"):
+        other = result["encoder"] | {"sha256": None, part: "1" * 64}
+        (copy / "result.json").write_text(json.dumps(result | {"encoder": other}))
+        with pytest.raises(InputError, match=f"expected {part} with sha256 1111"):
+            mtbert.load(copy).predict("sst", FIRST)
+    older = {"encoder": {"name": "tiny", "sha256": None}}
+    (copy / "result.json").write_text(json.dumps(result | older | {"code": ["2" * 64]}))
+    with pytest.raises(InputError, match="the code of its tasks, heads or losses has changed since"):
+        mtbert.load(copy).predict("sst", FIRST)
+    (copy / "result.json").write_text(json.dumps({k: v for k, v in (result | older).items() if k != "code"}))
+    assert len(mtbert.load(copy).predict("sst", FIRST)) == len(FIRST)
     config.unlink()
     assert mtbert.load(copy).tasks == ["sst", "para", "sts"]  # as its overrides say
     config.mkdir()

@@ -60,7 +60,7 @@ def begun(accelerator: str, *overrides: str) -> tuple[MixedDataModule, Multitask
         ("methods.lora.rank=4", True),
         ("trainer.devices=2", False),
         ("trainer.cuda_graphs=false", False),
-        ("phases.main.objective=masked_lm", False),
+        ("+phase@phases.pretrain=masked_lm", False),
     ],
 )
 def test_steps_are_replayed_where_they_depend_on_update_and_weights_alone(override: str, replayed: bool) -> None:

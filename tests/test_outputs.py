@@ -89,7 +89,7 @@ def finished(tmp_path: Path, *epochs: torch.Tensor, best: int = 0) -> tuple[Any,
         SimpleNamespace(directory=tmp_path, config=SimpleNamespace(test_predictions=False)),
         SimpleNamespace(tables={("dev", "para"): table}),
         SimpleNamespace(tasks={"para": TASKS["para"]}),
-        SimpleNamespace(dev_logits={"para": list(epochs)}, best_index=best),
+        SimpleNamespace(dev_logits={"para": dict(enumerate(epochs))}, best_index=best),
     )
 
 

@@ -132,7 +132,7 @@ class Board(Callback):
 
     def _end_phase(self, trainer: Trainer, module: MultitaskModule, step: int) -> None:
         """Figures of the best epoch so far; with the last phase the run ends."""
-        for writer in writers(trainer):
+        for writer in writers(trainer) if self._phase.trains_tasks else ():
             self._draw(writer, trainer.datamodule.tables, module.tasks, step)  # type: ignore[attr-defined]
             if self._phase is self.plan.phases[-1]:
                 write_success(writer)
@@ -237,7 +237,7 @@ def settings(plan: Plan) -> dict[str, str | float]:
 def _phase_text(phase: Phase) -> str:
     """``extra 9 (encoder fixed)``"""
     notes = [f"{' '.join(phase.freeze)} fixed"] if phase.freeze else []
-    notes += [phase.objective] if phase.objective != "tasks" else []
+    notes += [] if phase.trains_tasks else [phase.objective]
     return f"{phase.name} {phase.epochs}" + (f" ({', '.join(notes)})" if notes else "")
 
 

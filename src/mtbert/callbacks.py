@@ -33,7 +33,7 @@ class Recorder(Callback):
 
     Its state travels in each checkpoint, so that a continued run has the history of an unbroken one, the losses and
     logits of an epoch that has begun included. The best epoch is the one with the highest dev average, over all
-    phases; of equal ones the first. Its weights stay as long as a checkpoint names it.
+    phases that are evaluated; of equal ones the first. Its weights stay as long as a checkpoint names it.
     """
 
     STATE = (
@@ -56,7 +56,7 @@ class Recorder(Callback):
         self.steps_before = 0  # optimiser steps of the phases before this one
         self.step = 0  # of the epoch that has begun: how many are done
         self.epochs: list[dict[str, Any]] = []
-        self.dev_logits: dict[str, list[Tensor]] = {}
+        self.dev_logits: dict[str, dict[int, Tensor]] = {}  # by task, then by the epoch's index in ``epochs``
         self.best_index: int | None = None
         self.started = now()
         self._earlier, self._clock = 0.0, time.perf_counter()  # seconds of earlier processes; when this one began
@@ -188,7 +188,8 @@ class Recorder(Callback):
         )
         for split, task in pl_module.evaluation.parts:
             if split == "dev":
-                self.dev_logits.setdefault(task, []).append(pl_module.evaluation.gathered((split, task))[0])
+                gathered = pl_module.evaluation.gathered((split, task))[0]
+                self.dev_logits.setdefault(task, {})[len(self.epochs) - 1] = gathered
         if self._is_best():
             self.best_index = len(self.epochs) - 1
             if trainer.is_global_zero:
@@ -241,7 +242,8 @@ class EmbeddingCache(Callback):
             return
         data: MixedDataModule = trainer.datamodule  # type: ignore[attr-defined]
         with trainer.precision_plugin.forward_context():
-            pl_module.cache_embeddings(self._updates(data), sum(table.num_sequences for table in data.tables.values()))
+            read = [table for (split, _), table in data.tables.items() if split != "test"]  # which are numbered last
+            pl_module.cache_embeddings(self._updates(data), sum(table.num_sequences for table in read))
         if data.share is not None:
             dist.all_reduce(pl_module.embeddings)
 

@@ -11,7 +11,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from mtbert.config import Config, DatasetConfig, PhaseConfig, TrainerConfig, present_phases
 from mtbert.errors import InputError, nearest
-from mtbert.fields import not_negative, one_of, positive
+from mtbert.fields import not_negative, one_of, positive, within
 from mtbert.methods import check_methods, check_optimizer
 
 SPLITS = ("train", "dev", "test")
@@ -73,8 +73,11 @@ def check(config: Config) -> None:
     _check_trainer(config.trainer)
     check_optimizer(config.optimizer)
     check_methods(config.methods)
-    for name, phase in present_phases(config).items():
+    phases = present_phases(config)
+    for name, phase in phases.items():
         _check_phase(f"phases.{name}", phase)
+    if list(phases.values())[-1].objective != "tasks":
+        raise InputError(f"config: phases.{list(phases)[-1]} comes last; expected one with objective=tasks after it")
     _check_scale(config)
     if config.data.holdout is not None and not 0 < config.data.holdout < 1:
         raise InputError(f"config: data.holdout={config.data.holdout}; expected a share between 0 and 1")
@@ -119,6 +122,7 @@ def _check_scale(config: Config) -> None:
         for name, factor in getattr(config.scale, split).items():
             one_of(f"scale.{split}", name, ("default", *config.datasets, *SHIPPED_DATASETS))
             positive(f"scale.{split}.{name}", factor)
+            within(f"scale.{split}.{name}", factor, 0, 1)
 
 
 def _check_names(config: Config) -> None:

@@ -54,7 +54,7 @@ def operations(plan: Plan, data: MixedDataModule) -> float:
     passes = 1 + (methods.r_drop > 0) + (methods.smart.weight > 0) * (1 + methods.smart.ascents)
     train, dev = (_tokens(data, split) for split in ("train", "dev"))
     trained = sum(_trained_tokens(data, phase) for phase in plan.phases)
-    evaluated = sum(dev * (1 if phase.cached else phase.epochs) for phase in plan.phases)
+    evaluated = sum(dev * (1 if phase.cached else phase.epochs) for phase in plan.phases if phase.trains_tasks)
     evaluated += train * len(methods.distill.runs)
     return parameters * (6.0 * passes * trained + 2.0 * evaluated)
 

@@ -21,7 +21,8 @@ MOST_IDS = 5  # in the one line; the log has all
 @dataclass(frozen=True)
 class _Seen:
     step: int  # of the epoch, from 1
-    rows: TaskRows
+    task: str
+    rows: TaskRows | None  # None: masked tokens, not rows of a task
     values: Tensor  # the loss of each row
 
 
@@ -39,7 +40,8 @@ class FiniteLoss(Callback):
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, pl_module: MultitaskModule, outputs: dict[str, Any], batch: Update, batch_idx: int
     ) -> None:
-        self.seen += [_Seen(batch_idx + 1, rows, outputs["values"][rows.task]) for rows in batch.tasks]
+        rows = {part.task: part for part in batch.tasks}
+        self.seen += [_Seen(batch_idx + 1, task, rows.get(task), values) for task, values in outputs["values"].items()]
         if pl_module.device.type == "cpu" or (batch_idx + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self._look(trainer, pl_module)
 
@@ -54,10 +56,13 @@ class FiniteLoss(Callback):
 
 def _stop(trainer: Trainer, module: MultitaskModule, seen: _Seen) -> None:
     assert module.phase is not None
-    values, task = seen.values.float().cpu(), seen.rows.task
+    values, task = seen.values.float().cpu(), seen.task
     first = values[~values.isfinite()][0]
-    ids = [str(each) for each in trainer.datamodule.tables["train", task].ids[seen.rows.rows.numpy()]]  # type: ignore[attr-defined]
     where = f"phase {module.phase.name}, epoch {trainer.current_epoch + 1}, step {seen.step}"
-    logger.info("%s: losses of task '%s' by row id: %s", where, task, dict(zip(ids, values.tolist(), strict=True)))
-    shown = ", ".join(ids[:MOST_IDS]) + (f" and {len(ids) - MOST_IDS} more, see run.log" if ids[MOST_IDS:] else "")
-    raise InputError(f"{where}: the loss of task '{task}' is {first:g} (rows {shown}); a lower lr may help")
+    found = f"{where}: the loss of task '{task}' is {first:g}" if seen.rows else f"{where}: the loss is {first:g}"
+    if seen.rows:
+        ids = [str(each) for each in trainer.datamodule.tables["train", task].ids[seen.rows.rows.numpy()]]  # type: ignore[attr-defined]
+        logger.info("%s: losses of task '%s' by row id: %s", where, task, dict(zip(ids, values.tolist(), strict=True)))
+        more = f" and {len(ids) - MOST_IDS} more, see run.log" if ids[MOST_IDS:] else ""
+        found += f" (rows {', '.join(ids[:MOST_IDS])}{more})"
+    raise InputError(f"{found}; a lower lr may help")

@@ -82,6 +82,7 @@ def check_methods(methods: MethodsConfig) -> None:
         ("lora.rank", methods.lora.rank),
     ):
         not_negative(f"methods.{key}", value)
+    positive("methods.lora.alpha", methods.lora.alpha)
     for key in ("radius", "step_size", "ascents", "noise"):
         positive(f"methods.smart.{key}", getattr(methods.smart, key))
     _check_distill(methods.distill)

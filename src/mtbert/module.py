@@ -80,13 +80,14 @@ class MultitaskModule(LightningModule):
         """
         self.end()
         self.phase, self.num_steps, self.embeddings = phase, num_steps, None
+        self.evaluation, self.metrics = Evaluation(), {}
         self.encoder.requires_grad_("encoder" not in phase.freeze)
         self.heads.requires_grad_("heads" not in phase.freeze)
         methods = self.config.methods
         with torch_seeded(self.config.seed, phase.name, "begin"):
             if methods.lora.rank > 0 and "encoder" not in phase.freeze:
                 add_lora(self.encoder, methods.lora)
-            if phase.objective == "masked_lm":
+            if not phase.trains_tasks:
                 self.masked_lm = MaskedLmHead(self.encoder.config)
         if methods.weighting == "uncertainty":
             self.weighting = UncertaintyWeights(self.tasks)
@@ -104,7 +105,7 @@ class MultitaskModule(LightningModule):
         return (
             config.trainer.cuda_graphs
             and config.trainer.devices == 1
-            and self.phase.objective == "tasks"
+            and self.phase.trains_tasks
             and self.surgery is None  # a backward pass for each task
             and self.teachers is None  # whose part depends on the progress
             and config.methods.smart.weight == 0  # goes back to the same dropout between its passes

@@ -41,7 +41,7 @@ def write_outputs(plan: Plan, data: MixedDataModule, module: MultitaskModule, re
         assert table.labels is not None  # dev rows have them
         labels = table.labels if task.graded else table.labels.astype(int)
         columns = {"id": table.ids, "label": labels, **predicted}
-        columns |= {f"epoch_{number}": _scores(task, logits) for number, logits in enumerate(epochs, start=1)}
+        columns |= {f"epoch_{index + 1}": _scores(task, logits) for index, logits in epochs.items()}
         with atomic_write(folder / f"dev-{name}.csv") as temporary:
             pd.DataFrame(columns).to_csv(temporary, index=False)
         write_leaderboard(folder / leaderboard_name(name, "dev"), name, table.ids, predicted["prediction"].to_numpy())

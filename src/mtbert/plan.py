@@ -16,7 +16,7 @@ from mtbert.fields import added
 from mtbert.imports import code_digests
 from mtbert.methods import MethodsConfig
 from mtbert.model.pretrained import resolve
-from mtbert.model.sources import cached_sha256
+from mtbert.model.sources import EncoderFiles, cached_sha256
 from mtbert.results.record import RESULTS_VERSION
 from mtbert.runtime import Runtime
 from mtbert.teachers import find_teachers
@@ -37,6 +37,10 @@ class Phase:
     objective: str = added("tasks")
 
     @property
+    def trains_tasks(self) -> bool:
+        return self.objective == "tasks"
+
+    @property
     def cached(self) -> bool:
         """Whether the encoder's outputs cannot change, so that they are computed once."""
         return "encoder" in self.freeze and not self.encoder_dropout
@@ -44,7 +48,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run before it starts. ``hash`` is the same for two configs exactly if they train the same model."""
+    """A run before it starts. ``hash`` is the same for two configs only if they train the same model."""
 
     config: Config
     runtime: Runtime
@@ -121,7 +125,7 @@ def _phase(config: Config, name: str, phase: PhaseConfig) -> Phase:
 
 
 def _schedule(phase: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or not isinstance(value.get("_target_"), str):
         raise InputError(f"config: the schedule of phase '{phase}' is {value!r}; expected one with a _target_")
     return dict(value)
 
@@ -160,8 +164,7 @@ def _identity(
     encoder = described(config.encoder)
     for label in ("name", "source", "revision", "sha256"):
         encoder.pop(label)
-    encoder |= {"weights": files.weights_sha256, "tokenizer": files.tokenizer_sha256}
-    encoder["config"] = cached_sha256(files.config)
+    encoder |= {"weights": files.weights_sha256, **shape_and_tokenizer(files)}
     datasets = {}
     for name, dataset in config.datasets.items():
         entry = dataclasses.asdict(dataset) | {"files": checksums[name]}
@@ -171,7 +174,8 @@ def _identity(
     tasks = {name: described(task) | {"max_rows": max_rows(config).get(name)} for name, task in config.tasks.items()}
     recipe = dataclasses.asdict(config.recipe)
     recipe.pop("name")
-    code = code_digests(_import_paths(config, phases))
+    schedules = {f"phases.{phase.name}.schedule._target_": phase.schedule["_target_"] for phase in phases}
+    code = code_digests({**_task_paths(config), **schedules})
     return {
         "results_version": RESULTS_VERSION,
         "seed": config.seed,
@@ -206,8 +210,17 @@ def _methods(config: Config) -> dict[str, Any]:
     return {} if methods == default else {"methods": methods}
 
 
-def _import_paths(config: Config, phases: tuple[Phase, ...]) -> dict[str, str]:
-    """The parts that the config names by import path, by key."""
+def shape_and_tokenizer(files: EncoderFiles) -> dict[str, str]:
+    """Digests of what an encoder has beside its weights."""
+    return {"tokenizer": files.tokenizer_sha256, "config": cached_sha256(files.config)}
+
+
+def task_code(config: Config) -> list[str]:
+    """Digests of the files with the tasks' parts of one's own."""
+    return code_digests(_task_paths(config))
+
+
+def _task_paths(config: Config) -> dict[str, str]:
+    """The parts of tasks that the config names by import path, by key."""
     values = {f"tasks.{name}.{f}": value for name, task in config.tasks.items() for f, value in vars(task).items()}
-    values |= {f"phases.{phase.name}.schedule._target_": phase.schedule.get("_target_") for phase in phases}
     return {key: value for key, value in values.items() if isinstance(value, str) and "." in value}

@@ -10,7 +10,7 @@ from typing import Any
 
 from mtbert.model.pretrained import resolve
 from mtbert.paths import PACKAGE
-from mtbert.plan import Plan
+from mtbert.plan import Plan, shape_and_tokenizer, task_code
 from mtbert.results.record import RESULTS_VERSION
 from mtbert.rundir import command_line
 
@@ -20,6 +20,7 @@ PACKAGES = ("mtbert", "torch", "pytorch-lightning", "torchmetrics", "hydra-core"
 def provenance(plan: Plan, overrides: Sequence[str], arguments: Sequence[str] = ()) -> dict[str, Any]:
     """The fields of ``result.json`` that are known before a run starts."""
     config, (commit, dirty) = plan.config, git_state()
+    files = resolve(config.encoder)
     return {
         "results_version": RESULTS_VERSION,
         "experiment": config.name,
@@ -27,7 +28,8 @@ def provenance(plan: Plan, overrides: Sequence[str], arguments: Sequence[str] = 
         "hash": plan.hash,
         "scale": config.scale.name,
         "recipe": config.recipe.name,
-        "encoder": {"name": config.encoder.name, "sha256": resolve(config.encoder).weights_sha256},
+        "encoder": {"name": config.encoder.name, "sha256": files.weights_sha256, **shape_and_tokenizer(files)},
+        "code": task_code(config),
         "data": {"name": config.data.name, "sha256": _checksums(plan)},
         "command": command_line(overrides, arguments),
         "overrides": list(overrides),

@@ -120,9 +120,13 @@ def replay(trace: Trace, config: Config) -> Recording:
     return Recording(
         steps=losses.steps,
         epochs=[{name: math.nan if v is None else v for name, v in e["metrics"].items()} for e in recorder.epochs],
-        logits={task: each[-1].reshape(len(each[-1]), -1).tolist() for task, each in recorder.dev_logits.items()},
+        logits={task: _rows(list(each.values())[-1]) for task, each in recorder.dev_logits.items()},
         norms=_norms(initial) | _norms(code_weights(module)),  # what nothing uses stays as it was
     )
+
+
+def _rows(logits: Tensor) -> list[list[float]]:
+    return logits.reshape(len(logits), -1).tolist()
 
 
 class BatchLosses(Callback):

@@ -221,7 +221,13 @@ class Run:
         from mtbert.checkpoints import load_weights
         from mtbert.model.pretrained import empty_encoder
         from mtbert.module import build_module
+        from mtbert.plan import task_code
 
+        if self.record.code is not None and self.record.code != task_code(self.config):
+            raise InputError(
+                f"{self.directory}: the code of its tasks, heads or losses has changed since; expected files with "
+                f"sha256 {', '.join(self.record.code)}"
+            )
         module = build_module(self.config, empty_encoder(self.config.encoder, self.encoder_files))
         load_weights(module, self.weights)
         return module.eval()
@@ -230,13 +236,20 @@ class Run:
     def encoder_files(self) -> EncoderFiles:
         """Shape and tokenizer of the encoder; its weights only tell whether it is still the same."""
         from mtbert.model.pretrained import resolve
+        from mtbert.plan import shape_and_tokenizer
 
-        files, expected = resolve(self.config.encoder), self.record.encoder.sha256
-        if expected not in (None, files.weights_sha256):
-            raise InputError(
-                f"{files.weights}: not the encoder that {self.directory.name} started from; expected one with "
-                f"sha256 {expected}"
-            )
+        files, encoder = resolve(self.config.encoder), self.record.encoder
+        found = {"weights": files.weights_sha256, **shape_and_tokenizer(files)}
+        for part, expected in (
+            ("weights", encoder.sha256),
+            ("tokenizer", encoder.tokenizer),
+            ("config", encoder.config),
+        ):
+            if expected not in (None, found[part]):
+                raise InputError(
+                    f"{files.config.parent}: not the encoder that {self.directory.name} started from; expected {part} "
+                    f"with sha256 {expected}"
+                )
         return files
 
     @cached_property

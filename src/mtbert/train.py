@@ -181,6 +181,7 @@ def build_trainer(
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
+        limit_val_batches=1.0 if phase.trains_tasks else 0,  # heads that wait for their training say nothing
         reload_dataloaders_every_n_epochs=1,
         log_every_n_steps=plan.config.trainer.log_every_n_steps,
     )

@@ -124,7 +124,7 @@ class MixedDataModule(LightningDataModule):
         phase, config = self.phase, self.config
         steps, tables = self.steps(epoch), self.training_tables()
         seeds = [derive(config.seed, phase.name, epoch, step) for step in range(len(steps))]
-        if phase.objective == "masked_lm":
+        if not phase.trains_tasks:
             return MaskedUpdates(self.texts, steps, seeds, self.files, self.share)
         return TrainingUpdates(
             tables=tables,
@@ -153,7 +153,7 @@ class MixedDataModule(LightningDataModule):
 
     def training_tables(self) -> dict[str, Table]:
         """What the phase's schedule draws from, by task."""
-        if self.phase.objective == "masked_lm":
+        if not self.phase.trains_tasks:
             return {TEXT: self.texts}
         return {task: self.tables["train", task] for task in self.tasks if ("train", task) in self.tables}
 

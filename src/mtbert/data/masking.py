@@ -46,12 +46,15 @@ class MaskedUpdate(Update):
 
 
 def text_table(tables: Mapping[tuple[str, str], Table], special: SpecialTokens) -> Table:
-    """Every sentence of training rows once, each a sequence of its own; none that dev or test rows have too."""
+    """Every sentence of training rows once, each a sequence of its own; none that dev rows have too.
+
+    Test files, which need not be there, have no say in it.
+    """
     held_out, texts = set[bytes](), dict[bytes, None]()
     for (split, _), table in tables.items():
         if split == "train":
             texts |= dict.fromkeys(_sentences(table, special))
-        else:
+        elif split == "dev":
             held_out.update(_sentences(table, special))
     rows = [np.frombuffer(text, dtype=np.int32) for text in texts if text and text not in held_out]
     flat = np.concatenate(rows) if rows else np.empty(0, dtype=np.int32)

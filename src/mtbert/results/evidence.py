@@ -123,7 +123,8 @@ def _of_run(
             draws[task] = Draw.of(found.ids, replicates)
         if draws[task].ids != found.ids:
             raise InputError(f"{record.directory}: dev rows of {task} are not those of the other runs")
-    return _with_average(_figures(predictions, record.best.index, draws)) if predictions else {}
+    best = record.evaluated.index(record.best.index)
+    return _with_average(_figures(predictions, best, draws)) if predictions else {}
 
 
 def _in_order(found: DevPredictions) -> DevPredictions:

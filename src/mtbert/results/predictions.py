@@ -21,7 +21,8 @@ Scores = Float[np.ndarray, "rows epochs"]
 
 @dataclass(frozen=True)
 class DevPredictions:
-    """One task's: class or degree of each row after each epoch, and the label, as the run's metric read them."""
+    """One task's: class or degree of each row after each evaluated epoch, and the label, as the run's metric read
+    them."""
 
     metric: str  # accuracy | pearson
     ids: tuple[str, ...]
@@ -70,7 +71,7 @@ def _read(record: RunRecord, directory: Path, task: str, metric: str, recipe: di
     import pandas as pd  # a table of runs without predictions does without
 
     path = predictions_file(directory, task)
-    epochs = [f"epoch_{number}" for number in range(1, len(record.epochs) + 1)]
+    epochs = [f"epoch_{index + 1}" for index in record.evaluated]
     try:
         frame = pd.read_csv(path, dtype={"id": str}, keep_default_na=False)
         ids, labels = tuple(frame["id"].tolist()), frame["label"].to_numpy(np.float64)
@@ -105,10 +106,10 @@ def _logits(scores: Scores) -> Scores:
 
 def _check(record: RunRecord, key: str, found: DevPredictions, path: Path) -> None:
     figures = figures_of(found, np.ones((1, len(found.ids))))[0]
-    for number, (epoch, figure) in enumerate(zip(record.epochs, figures, strict=True), start=1):
-        stated = epoch.metrics.get(key)
+    for index, figure in zip(record.evaluated, figures, strict=True):
+        stated = record.epochs[index].metrics.get(key)
         if stated is not None and not abs(stated - figure) <= TOLERANCE:
-            raise InputError(f"{path}: epoch_{number} gives {key} {figure:.4f}; result.json says {stated:.4f}")
+            raise InputError(f"{path}: epoch_{index + 1} gives {key} {figure:.4f}; result.json says {stated:.4f}")
 
 
 def figures_of(predictions: DevPredictions, counts: Counts) -> Float[np.ndarray, "draws epochs"]:

@@ -56,6 +56,8 @@ class Best:
 class Encoder:
     name: str
     sha256: str | None  # of the weights
+    tokenizer: str | None = None  # their digests too; older records have neither
+    config: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,17 @@ class RunRecord:
     epochs: list[Epoch]
     best: Best
     same_as: str | None = None  # directory of a run of another name that this one is identical to
+    code: list[str] | None = (
+        None  # digests of the files with tasks, heads and losses of one's own; not in older records
+    )
     directory: Path = field(default=Path(), metadata=NOT_STORED)
+
+    @property
+    def evaluated(self) -> list[int]:
+        """Indices of the epochs that have dev metrics; those of masked-LM training have none."""
+        return [
+            index for index, epoch in enumerate(self.epochs) if any(key.startswith("dev/") for key in epoch.metrics)
+        ]
 
     @classmethod
     def from_file(cls, path: Path) -> RunRecord:
