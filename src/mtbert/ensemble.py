@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from mtbert.errors import InputError
-from mtbert.results.comparable import differences
+from mtbert.results.comparable import differences, short
 from mtbert.run import Run, Sentences
 
 
@@ -109,6 +109,6 @@ def _dev_rows(run: Run) -> dict[str, str]:
     """What decides which dev rows a run was measured on, and how."""
     record, recipe = run.record, run.config.recipe
     rows = {f"{name} dev rows": str(splits["dev"].used) for name, splits in record.rows.items() if "dev" in splits}
-    files = {f"file {name}": digest[:8] for name, digest in record.data.sha256.items() if name.endswith("/dev")}
+    files = {f"file {name}": short(digest) for name, digest in record.data.sha256.items() if name.endswith("/dev")}
     flags = {name: str(getattr(recipe, name)) for name in ("evaluate_integer_labels", "evaluate_logits")}
     return {"data": record.data.name, **files, **rows, **flags}

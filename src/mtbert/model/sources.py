@@ -193,9 +193,13 @@ class _Hub:
 
 
 def cached_sha256(path: Path) -> str:
-    """``sha256``, remembered in the cache for this path, size and time of change: weights are large."""
+    """``sha256``, remembered in the cache for this path, inode, size and times of change: weights are large.
+
+    The second time is the system's own, which no copying or unpacking sets back.
+    """
     status = path.stat()
-    key = hashlib.sha256(f"{path.resolve()} {status.st_size} {status.st_mtime_ns}".encode()).hexdigest()
+    known_by = f"{path.resolve()} {status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+    key = hashlib.sha256(known_by.encode()).hexdigest()
     remembered = cache_dir() / "digests" / key
     if remembered.is_file() and re.fullmatch("[0-9a-f]{64}", known := remembered.read_text(errors="replace")):
         return known

@@ -19,7 +19,7 @@ from mtbert.run import Run
 
 # Where a run was made, and what it was called: no difference between two experiments.
 NO_DIFFERENCE = re.compile(
-    r"name|seed|runs_dir|data\.folder|loggers.*|keep|test_predictions|scale\..*|trainer\.(threads|num_workers|cuda_graphs|log_.*)"
+    r"name|seed|runs_dir|data\.folder|loggers.*|keep|test_predictions|scale\..*|trainer\.(threads|num_workers|cuda_graphs|log_.*|checkpoint_.*)"
 )
 ABSENT = "(none)"
 

@@ -24,6 +24,7 @@ NOT_A_VARIANT = frozenset(
         *("trainer.precision", "trainer.threads", "trainer.accelerator", "trainer.devices", "trainer.num_workers"),
         "trainer.cuda_graphs",
         *("trainer.log_every_n_steps", "trainer.eval_tokens"),
+        *("trainer.checkpoint_every_minutes", "trainer.checkpoint_every_steps"),
         *("name", "runs_dir", "loggers", "keep", "test_predictions", "train_metrics"),
     }
 )
@@ -112,7 +113,7 @@ def _settings(record: RunRecord) -> dict[str, str]:
 
 
 def _measured_on(record: RunRecord) -> dict[str, str]:
-    sources = {f"file {name}": digest[:8] for name, digest in record.data.sha256.items()}
+    sources = {f"file {name}": short(digest) for name, digest in record.data.sha256.items()}
     sources["encoder weights"] = (record.encoder.sha256 or "unknown")[:8]
     for name, splits in record.rows.items():
         if "dev" in splits:
@@ -136,6 +137,11 @@ def differences(runs: Sequence[tuple[str, dict[str, str]]]) -> dict[str, str]:
         for name, found in values.items()
         if len(found) > 1
     }
+
+
+def short(digests: str) -> str:
+    """The first digits of a file's digest, or of each of several files'."""
+    return "+".join(digest[:8] for digest in digests.split("+"))
 
 
 def _variant(record: RunRecord) -> tuple[str, ...]:
