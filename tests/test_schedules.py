@@ -237,3 +237,11 @@ def test_sampling_depends_on_seed_and_epoch_alone() -> None:
 def test_sampling_of_no_steps_is_refused() -> None:
     with pytest.raises(InputError, match=r"schedule.share=0; expected a number above 0"):
         build_schedule({"_target_": "mtbert.data.schedules.Sampled", "alpha": 1, "share": 0})
+
+
+def test_sampling_goes_by_the_rows_that_a_limit_leaves() -> None:
+    order = np.arange(1000)
+    cut, whole = (TaskBatches(1000, 10, lambda _: order, limit) for limit in (2, None))
+    drawn = [draw.task for (draw,) in Sampled(alpha=1.0, share=5.0).steps(0, {"cut": cut, "whole": whole})]
+    assert cut.rows_drawn == 20
+    assert drawn.count("cut") / len(drawn) == pytest.approx(20 / 1020, abs=0.02)

@@ -10,16 +10,18 @@ import hashlib
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from filelock import FileLock, Timeout
 
 from mtbert.compose import compose
 from mtbert.config import Config
-from mtbert.errors import InputError, nearest
+from mtbert.errors import InputError, Taken, nearest
 from mtbert.paths import conf_dir
 from mtbert.plan import make_plan
 from mtbert.results.record import AVERAGE
@@ -65,14 +67,26 @@ def main(args: argparse.Namespace) -> int:
     config = compose([*shared, *examples])
     check_parts(make_plan(config, find_runtime(config.trainer)))  # wrong for one trial is wrong for all
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = open_study(config, shared, space, args.seed)
-    print(f"search: {_made(study)} of {args.trials} trials made; {study.study_name}", file=sys.stderr)
-    while _made(study) < args.trials:
-        # Seeded by the trial's number: a search that is continued suggests what an unbroken one would.
-        study.sampler = optuna.samplers.TPESampler(seed=derive(args.seed, "search", len(study.trials)) % 2**32)
-        study.optimize(lambda trial: _score(trial, shared, space), n_trials=1)
-    _report(study)
+    with _alone(folder):
+        study = open_study(config, shared, space, args.seed)
+        print(f"search: {_made(study)} of {args.trials} trials made; {study.study_name}", file=sys.stderr)
+        while _made(study) < args.trials:
+            # Seeded by how many were made: a search that is continued suggests what an unbroken one would.
+            study.sampler = optuna.samplers.TPESampler(seed=derive(args.seed, "search", _made(study)) % 2**32)
+            study.optimize(lambda trial: _score(trial, shared, space), n_trials=1)
+        _report(study)
     return 0
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Two at once would take each other's trials for cut off."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / "searches.lock", timeout=0):
+            yield
+    except Timeout:
+        raise Taken(f"{folder}: another process searches there; expected it to end first") from None
 
 
 def _check_overrides(overrides: Sequence[str], space: Sequence[Dimension]) -> None:
@@ -164,7 +178,6 @@ def open_study(config: Config, shared: Sequence[str], space: Sequence[Dimension]
     import optuna
 
     about = json.dumps([list(shared), [repr(dimension) for dimension in space], seed])
-    Path(config.runs_dir).mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
         storage=f"sqlite:///{Path(config.runs_dir).resolve() / 'searches.db'}",
         study_name=f"{config.name}-{hashlib.sha256(about.encode()).hexdigest()[:10]}",

@@ -81,8 +81,12 @@ class DatasetModule(LightningDataModule):
 
     def _hold_out(self, share: float) -> None:
         """Let a fixed share of the training rows play dev."""
-        train = self.tables["train"]
+        if (train := self.tables.get("train")) is None:
+            raise InputError(f"config: data.holdout, but datasets.{self.name} has no files.train to hold rows out of")
         chosen = some_rows(len(train), round(share * len(train)), self.config, self.name, "holdout")
+        if len(chosen) in (0, len(train)):
+            found = f"{len(chosen)} of the {len(train)} training rows of {self.name}"
+            raise InputError(f"config: data.holdout={share} comes to {found}; expected some for either")
         self.tables |= {"train": train.take(np.setdiff1d(np.arange(len(train)), chosen)), "dev": train.take(chosen)}
         for split in ("train", "dev"):
             self.report[split] = self.report["train"] | {"used": len(self.tables[split])}

@@ -54,6 +54,11 @@ class TaskBatches:
         whole = math.ceil(self.num_rows / self.batch_size)
         return whole if self.limit is None else min(whole, self.limit)
 
+    @property
+    def rows_drawn(self) -> int:
+        """Rows of one shuffle."""
+        return min(self.num_rows, len(self) * self.batch_size)
+
     def shuffle(self, number: int = 0) -> list[Batch]:
         """All batches of one shuffle; the last one may be short."""
         rows = self.order(number)
@@ -147,6 +152,9 @@ class Sampled:
     def __post_init__(self) -> None:
         if not self.share > 0:
             raise InputError(f"config: schedule.share={self.share}; expected a number above 0")
+        for name, alpha in (("alpha", self.alpha), ("last_alpha", self.last_alpha)):
+            if alpha is not None and not 0 <= alpha <= 10:
+                raise InputError(f"config: schedule.{name}={alpha}; expected a number from 0 to 10")
 
     def probabilities(self, epoch: int, num_rows: Sequence[int]) -> np.ndarray:
         last = self.alpha if self.last_alpha is None else self.last_alpha
@@ -157,7 +165,7 @@ class Sampled:
     def steps(self, epoch: int, tasks: Mapping[str, TaskBatches]) -> list[Step]:
         names = list(tasks)
         num_steps = max(1, round(self.share * sum(len(batches) for batches in tasks.values())))
-        odds = self.probabilities(epoch, [batches.num_rows for batches in tasks.values()])
+        odds = self.probabilities(epoch, [batches.rows_drawn for batches in tasks.values()])
         drawn = generator(self.seed, epoch).choice(len(names), size=num_steps, p=odds)
         sources = {name: _endless(batches) for name, batches in tasks.items()}
         return [[Draw(names[index], [next(sources[names[index]])])] for index in drawn]
