@@ -105,7 +105,7 @@ def test_the_command_writes_the_page_and_refuses_what_the_table_refuses(
     store(tmp_path / "runs", record("final", scale="paper"))
     capsys.readouterr()
     assert main(["report", "--runs", str(tmp_path / "runs"), "--out", str(out)]) == 2
-    assert "scale: quick (1 run), paper (1 run)" in capsys.readouterr().err
+    assert "scale: quick (00_baseline-s0-" in capsys.readouterr().err
 
 
 def test_only_failed_runs_are_a_page_too(tmp_path: Path) -> None:

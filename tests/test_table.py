@@ -16,12 +16,12 @@ from rich.console import Console
 
 from mtbert.errors import InputError
 from mtbert.paths import conf_dir
-from mtbert.results.cells import ABSENT, FAILED, MISSING, UNDEFINED, Row, Table
+from mtbert.results.cells import ABSENT, FAILED, MISSING, UNDEFINED, Cell, Row, Table
 from mtbert.results.comparable import pick_experiments
 from mtbert.results.paper import paper_rows, published_best
 from mtbert.results.record import BrokenRun, Encoder, FailedRun, RunRecord, Runs, find_runs
 from mtbert.results.render import BETTER, WORSE, render_terminal, to_csv, to_json, to_markdown, to_text
-from mtbert.results.table import add_arguments, build_table, main
+from mtbert.results.table import add_arguments, build_table, corrected, main
 from synthetic_runs import measured, record, store
 
 FAILURE = FailedRun("02_batch_size_8", 0, "bbbbbbbbbb", "loss is NaN | step 3", "2026-11-24T05:00:00Z")
@@ -140,6 +140,18 @@ def test_experiments_are_picked_by_name_or_number_with_the_baseline_beside_them(
     assert [each.experiment for each in picked.done] == ["00_baseline", "12_frozen_encoder", "best"]
     with pytest.raises(InputError, match="--experiments bst: no finished run; did you mean 'best'"):
         pick_experiments(picked, "bst")
+
+
+def test_p_values_are_corrected_for_all_rows_of_the_table_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    def cell(p: float | None) -> Cell:
+        return Cell(0.5, None, 3, p=p)
+
+    rows = [Row(str(p), str(p), (), (0, 1, 2), (cell(p),), 2, "") for p in (0.01, 0.04, None, 0.03)]
+    assert [row.cells[0].p for row in corrected(rows)] == [pytest.approx(0.03), pytest.approx(0.06), None, 0.06]
+    together: list[int] = []
+    monkeypatch.setattr("mtbert.results.table.corrected", lambda rows: together.append(len(rows)) or tuple(rows))
+    table = build_table([record(), record("03_share_layers"), record("best")])
+    assert together == [len(table.rows) + len(table.others)] and len(table.others) == 1
 
 
 def test_an_added_dataset_is_no_difference_another_file_is() -> None:

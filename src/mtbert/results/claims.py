@@ -250,7 +250,8 @@ def _notes(judged: Sequence[Judged], evidence: Evidence, way: str) -> Iterator[s
     missing = [name for name in wanted if (name, ()) not in evidence.rows]
     if missing:
         seeds = sorted({seed for row in evidence.rows for seed in evidence.seeds(row)})
-        shared = set.intersection(*(set(record.overrides) for records in evidence.rows.values() for record in records))
+        given = [set(record.overrides) for records in evidence.rows.values() for record in records]
+        shared = set.intersection(*given) if given else set()
         study = [f"experiment={','.join(missing)}", f"seed={','.join(map(str, seeds))}"]
         study += sorted(override for override in shared if not override.startswith(("experiment=", "seed=")))
         yield f"not run yet: mtbert train -m {shlex.join(study)}"

@@ -83,12 +83,15 @@ def build_table(
         return _row(key, figures, broke, paper, split, baseline)
 
     own = {(run.experiment, ()) for run in failed} | runs.keys()
+    listed = [row((name, ()), split) for name, split in papers if split == "dev"]
+    others = [row(key) for key in sorted(own) if key[1] or (key[0], "dev") not in papers]
+    together = corrected([*listed, *others])
     return Table(
         title=f"Figure 6: dev figures {TITLES[way]}",
         facts=facts_about(records, common_overrides(records)),
         columns=marked(columns, records),
-        rows=corrected([row((name, ()), split) for name, split in papers if split == "dev"]),
-        others=corrected([row(key) for key in sorted(own) if key[1] or (key[0], "dev") not in papers]),
+        rows=together[: len(listed)],
+        others=together[len(listed) :],
         apart=tuple(row((name, ()), split) for name, split in papers if split != "dev"),
         notes=(*_on_intervals(evidence), *remarks_on(records, (BASELINE, ()) in runs, broken, unfinished)),
         published_log=published_log,
