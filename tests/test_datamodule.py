@@ -15,6 +15,7 @@ from pytorch_lightning import LightningModule, Trainer
 from mtbert.config import Config
 from mtbert.data.datamodule import MixedDataModule
 from mtbert.data.dataset import DatasetModule
+from mtbert.data.schedules import Sampled
 from mtbert.data.subset import some_rows
 from mtbert.data.updates import TrainingUpdates, Update
 from mtbert.errors import InputError
@@ -356,3 +357,14 @@ def test_steps_over_a_traces_files_are_the_published_codes(shared: Path, tmp_pat
     assert first == [list(range(16)), list(range(56)), list(range(8))]
     restarted = data.training_updates(0)[6].tasks[0].rows.tolist()  # SST has 13 batches, and two are due
     assert restarted == list(range(16))
+
+
+def test_annealed_sampling_ends_the_phase_at_its_last_exponent(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    odds: list[np.ndarray] = []
+    probabilities = Sampled.probabilities
+    monkeypatch.setattr(Sampled, "probabilities", lambda *a: odds.append(probabilities(*a)) or odds[-1])
+    data = mixed(place, "schedule=annealed", "epochs=4")
+    for epoch, exponent in ((0, 1.0), (3, 0.2)):
+        data.steps(epoch)
+        rows = np.array([len(data.tables["train", task]) for task in data.tasks], dtype=float) ** exponent
+        np.testing.assert_allclose(odds[-1], rows / rows.sum())

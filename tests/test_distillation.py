@@ -6,6 +6,7 @@ import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -268,3 +269,15 @@ def test_teachers_that_cannot_teach_are_refused_in_one_line(
 
 
 WIDE = TASKS["sst"]
+
+
+def test_a_step_is_taught_with_its_progress_through_the_phase(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = build_module(config(), load_encoder(config().encoder))
+    seen: list[float] = []
+    module.teachers = SimpleNamespace(mixed=lambda *given: seen.append(given[-1]) or given[-2])  # type: ignore[assignment]
+    module.num_steps = 8
+    monkeypatch.setattr(type(module), "global_step", property(lambda _: 6))
+    values = {"sts": torch.zeros(2)}
+    part = SimpleNamespace(task="sts")
+    module.taught(SimpleNamespace(tasks=[part]), {"sts": torch.zeros(2)}, values)  # type: ignore[arg-type]
+    assert seen == [6 / 8]

@@ -52,6 +52,31 @@ def test_pcgrad_projects_conflicting_gradients_and_leaves_heads_their_sum() -> N
     assert own.grad.tolist() == [5.0]
 
 
+def combined(name: str, *gradients: Tensor) -> Tensor:
+    shared, own = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.ones(1))
+    find_surgery(name)([shared @ gradient + own.sum() for gradient in gradients], [shared], [own])
+    assert shared.grad is not None
+    return shared.grad
+
+
+def test_mgda_takes_the_shortest_vector_between_both_gradients() -> None:
+    pytest.importorskip("torchjd")
+    first, second = torch.tensor([2.0, 0.0]), torch.tensor([0.0, 1.0])
+    torch.testing.assert_close(combined("mgda", first, second), 0.2 * first + 0.8 * second, atol=1e-2, rtol=0)
+
+
+def test_cagrad_takes_the_direction_near_the_mean_that_helps_the_worst_most() -> None:
+    for package in ("torchjd", "cvxpy"):
+        pytest.importorskip(package)
+    first, second = torch.tensor([2.0, 0.0]), torch.tensor([-0.5, 1.0])
+    mean = (first + second) / 2
+    # Among d with |d - mean| <= 0.4 |mean| the one whose smaller product with the two gradients is largest.
+    angles = torch.linspace(0, 2 * torch.pi, 20_000)
+    tried = mean + 0.4 * mean.norm() * torch.stack([angles.cos(), angles.sin()], dim=1)
+    best = tried[torch.minimum(tried @ first, tried @ second).argmax()]
+    torch.testing.assert_close(combined("cagrad", first, second), best, atol=5e-3, rtol=0)
+
+
 @pytest.mark.parametrize("name", AGGREGATORS)
 def test_surgery_of_gradients_that_agree_goes_along_with_both(name: str) -> None:
     for package in ("torchjd", "cvxpy", "quadprog", "qpsolvers"):

@@ -49,10 +49,14 @@ def test_lora_starts_as_the_encoder_trains_little_and_merges_into_plain_weights(
     encoder = {name for name in changed if name.startswith("encoder.")}
     assert encoder and all(name.endswith(("weight.0.up", "weight.0.down")) for name in encoder)
 
-    linear = module.encoder.layers[0].attention.qkv
-    change, original = linear.parametrizations.weight[0], linear.parametrizations.weight.original
-    query = original[:64] + 6 / 2 * change.up[0] @ change.down[0]
-    torch.testing.assert_close(linear.weight[:64], query)
+    attention = module.encoder.layers[0].attention
+    for linear, parts in ((attention.qkv, 3), (attention.output, 1)):
+        change, original = linear.parametrizations.weight[0], linear.parametrizations.weight.original
+        assert change.down.shape == (parts, 2, 64) and float(change.down.std()) == pytest.approx(1 / 8, rel=0.2)
+        for part, projection in enumerate(linear.weight.split(64)):  # query, key, value; output
+            low_rank = 6 / 2 * change.up[part] @ change.down[part]
+            assert low_rank.any()
+            torch.testing.assert_close(projection, original[64 * part : 64 * (part + 1)] + low_rank)
 
     logits = module.eval()(update)
     exported = module.exported()

@@ -84,6 +84,30 @@ def test_smart_moves_embeddings_no_farther_than_its_radius_and_finds_a_worse_pla
     assert sum(float(rows.sum()) for rows in penalties.values()) == pytest.approx(2.0 * total(offset), rel=1e-4)
 
 
+def test_an_ascent_follows_the_gradient_scaled_sequence_by_sequence(joint: Built) -> None:
+    module, update = joint
+    config = SmartConfig(weight=1.0, radius=0.05, step_size=0.02, noise=1e-3)
+    torch.manual_seed(update.seed)
+    logits = {name: output.detach() for name, output in module(update).items()}
+    packed = update.packed
+    assert packed is not None
+    torch.manual_seed(9)
+    start = (1e-3 * torch.randn(packed.num_slots, module.encoder.config.hidden_size)).requires_grad_()
+    torch.manual_seed(update.seed)
+    moved = module(update, start)
+    total = torch.stack([divergence(module.tasks[name], moved[name], logits[name]).sum() for name in logits]).sum()
+    (gradient,) = torch.autograd.grad(total, start)
+    expected = start.detach().clone()
+    for owner in packed.owner.unique():
+        if owner >= 0:
+            own = packed.owner == owner
+            expected[own] += 0.02 * gradient[own] / gradient[own].abs().max()
+    torch.manual_seed(9)
+    found = Smart(config)._worst(module, update, logits)
+    real = packed.owner >= 0
+    torch.testing.assert_close(found[real], expected.clamp(-0.05, 0.05)[real])
+
+
 def test_gradients_are_scaled_by_the_largest_number_of_their_sequence() -> None:
     packed = pack([torch.arange(3).numpy(), torch.arange(1).numpy()])  # in the row: a a a b, then filler
     gradient = torch.zeros(packed.num_slots, 2)

@@ -29,6 +29,13 @@ def test_nineteen_of_twenty_intervals_hold_the_truth(seeds: int, seed_sd: float,
     assert np.mean([estimate.p < 0.05 for estimate in estimates]) == pytest.approx(1 - coverage)
 
 
+def test_seeds_are_drawn_so_that_their_spread_is_right_where_they_are_few() -> None:
+    figures = np.repeat([[0.0], [1.0], [2.0]], 20_001, axis=1)  # dev rows change nothing
+    estimate = combine([(1.0, figures)], paired=True)
+    assert estimate.se == pytest.approx(1 / math.sqrt(3), rel=0.03)  # s / sqrt(n), what n draws of n would not give
+    assert estimate.df == pytest.approx(2, rel=0.1)  # n - 1
+
+
 def test_pairing_takes_out_what_seeds_share() -> None:
     random = np.random.default_rng(0)
     first = simulated(random, 4, 1.0, 0.1)

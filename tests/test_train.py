@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import itertools
 import os
 import signal
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from mtbert.callbacks import Recorder
 from mtbert.compose import compose
@@ -19,7 +21,8 @@ from mtbert.config import Config
 from mtbert.data.rows import read_rows
 from mtbert.data.sample import sample_folder
 from mtbert.errors import Stopped
-from mtbert.module import MultitaskModule
+from mtbert.model.pretrained import load_encoder
+from mtbert.module import MultitaskModule, build_module
 from mtbert.results.record import FAILED_FILE, RESULT_FILE, FailedRun, RunRecord
 from mtbert.run import load
 from mtbert.train import run
@@ -243,3 +246,25 @@ def test_all_methods_at_once_resume_exactly_and_leave_weights_that_load(
     rows = read_rows(sample_folder() / "sts-dev.csv", finished.dataset("sts"), labelled=True)
     again = finished.predict("sts", *rows.sentences)
     assert again["score"].to_list() == pytest.approx(dev["score"].to_list(), abs=1e-5)
+
+
+def test_averaged_weights_and_learning_rates_follow_every_step(tmp_path: Path) -> None:
+    def weights(*overrides: str) -> tuple[Tensor, Path]:
+        given = ["experiment=smoke/tiny", "phases.extra=null", "epochs=1", "trainer.max_steps=6", "trainer.threads=1"]
+        given += ["loggers=[csv]", "trainer.log_every_n_steps=1", "keep=best", f"runs_dir={tmp_path}", *overrides]
+        directory = run(compose(given), given).directory
+        return load_file(directory / "checkpoints" / "best.safetensors")["heads.sst.linear.weight"], directory
+
+    plain, directory = weights("optimizer.lr_schedule=linear")
+    rates = [float(line["optim/lr"]) for line in _lines(directory / "metrics.csv") if line["optim/lr"]]
+    assert len(set(rates)) == 6 and rates == sorted(rates, reverse=True)
+    averaged, _ = weights("optimizer.lr_schedule=linear", "methods.ema=0.5")
+    config = compose(["experiment=smoke/tiny"])
+    start = build_module(config, load_encoder(config.encoder, config.seed)).heads["sst"].linear.weight
+    assert not torch.equal(averaged, start) and not torch.equal(averaged, plain)
+    assert float((averaged - plain).norm()) < float((start - plain).norm())
+
+
+def _lines(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
