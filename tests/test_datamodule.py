@@ -20,6 +20,7 @@ from mtbert.data.subset import some_rows
 from mtbert.data.updates import TrainingUpdates, Update
 from mtbert.errors import InputError
 from mtbert.plan import make_plan
+from mtbert.results.sentences import dev_sentences
 from mtbert.runtime import Runtime
 from toy_data import WORDS, course_folder, encoder_files, toy_config, write_csv
 
@@ -368,3 +369,29 @@ def test_annealed_sampling_ends_the_phase_at_its_last_exponent(place: Path, monk
         data.steps(epoch)
         rows = np.array([len(data.tables["train", task]) for task in data.tasks], dtype=float) ** exponent
         np.testing.assert_allclose(odds[-1], rows / rows.sum())
+
+
+def test_a_holdout_needs_no_dev_files_and_depends_on_none(place: Path) -> None:
+    def identity() -> str:
+        return make_plan(toy_config(place, "data.holdout=0.5"), RUNTIME).hash
+
+    before = identity()
+    path = place / "data" / "sts-dev.csv"
+    path.write_text(path.read_text().replace("a b", "x y"))
+    assert identity() == before
+    path.unlink()
+    assert identity() == before
+    data = mixed(place, "data.holdout=0.5")
+    sentences = dev_sentences(data.config, place / "data", "sts")
+    assert set(data.tables["dev", "sts"].ids) <= set(sentences)
+    with pytest.raises(
+        InputError, match=r"data.holdout=0.99 comes to 10 of the 10 training rows of sst; expected some"
+    ):
+        mixed(place, "data.holdout=0.99")
+
+
+def test_dev_rows_with_one_id_are_refused(place: Path) -> None:
+    path = place / "data" / "sts-dev.csv"
+    path.write_text(path.read_text().replace("sdev1", "sdev0"))
+    with pytest.raises(InputError, match=r"sts-dev.csv: 2 dev rows have the id sdev0; expected ids that differ"):
+        mixed(place)

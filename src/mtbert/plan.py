@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,8 @@ def make_plan(config: Config, runtime: Runtime) -> Plan:
         InputError: a data file, the encoder or the data folder is not there.
     """
     folder = data_folder(config)
-    checksums = {name: _checksums(folder, dataset) for name, dataset in config.datasets.items()}
+    read = ("train",) if config.data.holdout is not None else ("train", "dev")  # test files change no number
+    checksums = {name: _checksums(folder, dataset, read) for name, dataset in config.datasets.items()}
     phases = tuple(_phase(config, name, phase) for name, phase in present_phases(config).items())
     identity = _identity(config, runtime, phases, checksums)
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
@@ -130,11 +132,11 @@ def _schedule(phase: str, value: Any) -> dict[str, Any]:
     return dict(value)
 
 
-def _checksums(folder: Path, dataset: DatasetConfig) -> dict[str, list[str]]:
+def _checksums(folder: Path, dataset: DatasetConfig, splits: Sequence[str]) -> dict[str, list[str]]:
     return {
         split: [cached_sha256(_existing(folder / name)) for name in names]
         for split, names in dataset.files.items()
-        if split != "test"  # test files change no number of the run
+        if split in splits
     }
 
 
@@ -169,7 +171,7 @@ def _identity(
     for name, dataset in config.datasets.items():
         entry = dataclasses.asdict(dataset) | {"files": checksums[name]}
         entry["train_rows"] = row_factor(config.scale.train_rows, name)
-        entry["dev_rows"] = row_factor(config.scale.dev_rows, name)
+        entry["dev_rows"] = row_factor(config.scale.dev_rows, name) if config.data.holdout is None else None
         datasets[name] = entry
     tasks = {name: described(task) | {"max_rows": max_rows(config).get(name)} for name, task in config.tasks.items()}
     recipe = dataclasses.asdict(config.recipe)

@@ -94,6 +94,9 @@ class DatasetModule(LightningDataModule):
     def _read(self, split: str, paths: Sequence[Path]) -> None:
         parts = [self._prepared(path, split) for path in paths]
         table = Table.concatenate([self._table(part) for part in parts])
+        if split == "dev" and len(set(table.ids)) < len(table):  # predictions are told apart by them
+            twice, count = Counter(table.ids).most_common(1)[0]
+            raise InputError(f"{paths[0]}: {count} dev rows have the id {twice}; expected ids that differ")
         kept = some_rows(len(table), self._share(split, len(table)), self.config, self.name, split)
         self.tables[split] = table.take(kept)
         dropped = Counter[str]()
