@@ -46,6 +46,13 @@ def test_gains_and_interactions_are_found_again() -> None:
     assert pairs["data", "robin"].verdict == "stack"
 
 
+def test_measures_that_only_harm_are_not_redundant() -> None:
+    evidence = known({"data": -0.04, "epochs": -0.03, "robin": 0.02}, both=-0.035)
+    pairs = {(p.first, p.second): p for p in interactions(*factorial(evidence.rows), evidence, METRIC, HALVES)}
+    assert pairs["data", "epochs"].added.high < 0
+    assert pairs["data", "epochs"].verdict == "undecided"
+
+
 def test_one_seed_decides_no_interaction() -> None:
     evidence = known({"data": 0.04, "epochs": 0.03, "robin": 0.02}, both=0.0, seeds=1)
     pairs = interactions(*factorial(evidence.rows), evidence, METRIC, HALVES)

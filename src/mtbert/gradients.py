@@ -28,7 +28,11 @@ AGGREGATORS = {
 
 class UncertaintyWeights(nn.Module):
     """``exp(-s) L + s / 2`` for each task, ``exp(-s) L / 2 + s / 2`` where it is graded, with a learned ``s = log
-    sigma^2`` that starts at 0: homoscedastic uncertainty (Kendall, Gal & Cipolla 2018, equations 5, 7 and 10)."""
+    sigma^2`` that starts at 0: homoscedastic uncertainty (Kendall, Gal & Cipolla 2018, equations 5, 7 and 10).
+
+    Derived for squared error and cross entropy of single rows; on other losses, such as the paper's L1, or on sums of
+    several batches it is the same weighting without that derivation.
+    """
 
     def __init__(self, tasks: Mapping[str, Task]) -> None:
         super().__init__()

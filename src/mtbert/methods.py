@@ -62,7 +62,9 @@ class MethodsConfig:
     """Methods beyond the paper, each off by default; they can be combined."""
 
     weighting: str = "fixed"  # of the tasks' losses: fixed (tasks.*.weight) | uncertainty (Kendall et al. 2018)
-    gradients: str = "sum"  # of what tasks share: sum | pcgrad | cagrad | mgda | imtl_g | aligned_mtl | upgrad
+    # Of what tasks share: sum | pcgrad | cagrad | mgda | imtl_g | aligned_mtl | upgrad; the last five are of a mean's
+    # size, beside heads that keep the sum.
+    gradients: str = "sum"
     r_drop: float = 0.0  # alpha of R-Drop (Liang et al. 2021)
     smart: SmartConfig = field(default_factory=SmartConfig)
     ema: float = 0.0  # decay of the moving average of all weights that is evaluated and saved, such as 0.999

@@ -44,13 +44,14 @@ class Interaction:
 
     @property
     def verdict(self) -> str:
-        """``stack``: each still gains where the other is on. ``redundant``: the gains are less than their sum, and
-        one of them is not there any more. All of it beyond the 95 % interval, and never from one seed."""
+        """``stack``: each still gains where the other is on. ``redundant``: each gains alone, as measured, but together
+        they gain less than their sum. Beyond the 95 % interval, and never from one seed."""
         if self.added.seeds < 2:
             return "undecided"
         if self.first_with_second.low > 0 and self.second_with_first.low > 0:
             return "stack"
-        return "redundant" if self.added.high < 0 else "undecided"
+        alone = [both.value - self.added.value for both in (self.first_with_second, self.second_with_first)]
+        return "redundant" if self.added.high < 0 < min(alone) else "undecided"
 
 
 def factorial(rows: Mapping[RowKey, object], group: str = "factorial") -> tuple[tuple[str, ...], Cells]:
