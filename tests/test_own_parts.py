@@ -80,6 +80,34 @@ def test_parts_of_ones_own(conf: Path, tmp_path: Path) -> None:
     assert metrics["dev/average"] == pytest.approx(sum(value for value in defined if value is not None) / 4, abs=1e-6)
 
 
+def test_the_files_that_the_readme_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    experiment, dataset, task = re.findall(r"```(?:yaml|python)\n(.*?)```", readme.split("## Your own")[1], re.DOTALL)
+    conf = tmp_path / "my_conf"
+    files = {
+        "experiment/warm": experiment,
+        "dataset/reviews": dataset.replace("/home/me", str(tmp_path)),
+        "dataset/nli": f"task: nli\nfiles: {{train: [{tmp_path}/nli.csv], dev: [{tmp_path}/nli.csv]}}\n"
+        "sentences: [premise, claim]\nlabel: {column: label, high: 2}\n",
+        "experiment/own": "# @package _global_\ndefaults:\n  - warm\n  - /dataset@datasets.reviews: reviews\n"
+        "  - /dataset@datasets.nli: nli\ntasks: {nli: {definition: my_package.NLI}}\n",
+    }
+    for name, text in files.items():
+        (conf / name).parent.mkdir(parents=True, exist_ok=True)
+        (conf / f"{name}.yaml").write_text(text)
+    (tmp_path / "my_package.py").write_text(task)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    lines = [f"{i}\ta film of {i % 5} stars .\t{i % 5 + 1}" for i in range(60)]
+    (tmp_path / "reviews.csv").write_text("\n".join(["review_id\ttext\tstars", *lines]) + "\n")
+    lines = [f"{i}\tit rains\tit is {i % 3}\t{i % 3}" for i in range(60)]
+    (tmp_path / "nli.csv").write_text("\n".join(["id\tpremise\tclaim\tlabel", *lines]) + "\n")
+    overrides = ["experiment=own", "epochs=1", "schedule=round_robin", "trainer.max_steps=2", "trainer.threads=1"]
+    overrides += ["loggers=[]", f"runs_dir={tmp_path / 'runs'}"]
+    record = run(compose(overrides, config_dir=conf), overrides)
+    assert record.rows["reviews"]["train"].used == record.rows["nli"]["train"].used == 60
+    assert {"dev/nli/accuracy", "dev/sst/accuracy"} <= set(record.best.metrics)
+
+
 @pytest.mark.parametrize(
     ("override", "said", "leaves"),
     [
