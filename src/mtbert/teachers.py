@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtbert.errors import InputError
+from mtbert.results.record import RESULT_FILE
 
 if TYPE_CHECKING:
     from mtbert.config import Config
     from mtbert.run import Run
 
 KEY = "methods.distill.runs"
+KNOWN: dict[tuple[Path, int], Run] = {}  # with their configs, which a study reads for each of its runs otherwise
 
 
 def find_teachers(config: Config) -> list[Run]:
@@ -37,6 +39,7 @@ def _load(config: Config, name: str) -> Run:
 
     inside = Path(config.runs_dir) / name
     try:
-        return load(inside if inside.is_dir() else name)
+        run = load(inside if inside.is_dir() else name)
     except InputError as error:
         raise InputError(f"config: {KEY}: {error}") from None
+    return KNOWN.setdefault((run.directory.resolve(), (run.directory / RESULT_FILE).stat().st_mtime_ns), run)

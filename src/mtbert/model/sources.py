@@ -67,10 +67,6 @@ class EncoderFiles:
     def sep_id(self) -> int:
         return self.special_id("[SEP]")
 
-    @property
-    def pad_id(self) -> int:
-        return self.special_id("[PAD]")
-
     def special_id(self, token: str) -> int:
         if token not in self.vocabulary:
             raise InputError(f"{self.tokenizer}: has no token {token}; expected a BERT vocabulary")
