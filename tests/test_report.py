@@ -14,12 +14,15 @@ import pytest
 
 from mtbert.cli import main
 from mtbert.compose import compose
+from mtbert.plan import make_plan
 from mtbert.report.errors import WITHHELD
 from mtbert.report.page import render
 from mtbert.report.rows import config_differences
+from mtbert.results.comparable import rows_of
 from mtbert.results.record import RunRecord, find_runs
 from mtbert.results.render import to_csv
 from mtbert.results.table import build_table
+from mtbert.runtime import Runtime
 from report_study import HOSTILE, study_of
 from synthetic_runs import measured, record, store
 
@@ -272,3 +275,21 @@ def test_it_fits_a_phone_and_prints_opened(page: Any) -> None:
     assert page.locator("details.run[open]").count() == 5
     assert not page.locator("nav").is_visible()
     assert page.locator("#results").is_visible()
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("loggers=[csv]", "keep=none", "test_predictions=false", "runs_dir=elsewhere", "trainer.num_workers=1"),
+        *("trainer.cuda_graphs=false", "trainer.log_every_n_steps=3", "trainer.checkpoint_every_minutes=5"),
+        "trainer.checkpoint_every_steps=4",
+    ],
+)
+def test_what_changes_no_figure_makes_no_other_run_row_or_difference(override: str) -> None:
+    plain, changed = (compose([*each, "encoder=tiny"]) for each in ([], [override]))
+    assert plain != changed
+    hashes = {make_plan(config, Runtime("cpu", "32-true", 1, "cpu")).hash for config in (plain, changed)}
+    assert len(hashes) == 1
+    assert not config_differences(plain, changed)
+    rows = rows_of([record(), record(seed=1, overrides=[override])])
+    assert list(rows) == [("00_baseline", ())]
