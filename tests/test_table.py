@@ -138,6 +138,8 @@ def test_experiments_are_picked_by_name_or_number_with_the_baseline_beside_them(
     records = [record(), record("03_share_layers", scale="sample"), record("12_frozen_encoder"), record("best")]
     picked = pick_experiments(Runs(records, [], [], []), "12, best", beside=["00_baseline"])
     assert [each.experiment for each in picked.done] == ["00_baseline", "12_frozen_encoder", "best"]
+    table = build_table(picked.done, only=picked.only)
+    assert [each.experiment for each in table.all_rows] == ["00_baseline", "12_frozen_encoder", "best"]
     with pytest.raises(InputError, match="--experiments bst: no finished run; did you mean 'best'"):
         pick_experiments(picked, "bst")
 

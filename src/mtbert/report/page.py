@@ -42,7 +42,14 @@ def render(runs: Runs, sentences: bool = True) -> str:
     """
     require_comparable(runs.done)
     evidence = Evidence.of(runs.done)
-    table = build_table(runs.done, runs.failed, broken=runs.broken, unfinished=runs.unfinished, evidence=evidence)
+    table = build_table(
+        runs.done,
+        runs.failed,
+        broken=runs.broken,
+        unfinished=runs.unfinished,
+        only=runs.only,
+        evidence=evidence,
+    )
     try:
         listings, no_verdicts = verdicts(runs.done, evidence, table.way), ""
     except InputError as error:  # a page without them is better than none

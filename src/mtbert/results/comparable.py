@@ -43,9 +43,10 @@ def pick_experiments(runs: Runs, text: str | None, *, beside: Sequence[str] = ()
     for name in wanted:
         if name not in known:
             raise InputError(f"--experiments {name}: no finished run{nearest(name, dict.fromkeys(known))}")
-    done = [record for record in runs.done if record.experiment in (*wanted, *beside)]
-    failed = [run for run in runs.failed if run.experiment in (*wanted, *beside)]
-    return Runs(done, failed, runs.broken, runs.unfinished)
+    only = (*wanted, *beside)
+    done = [record for record in runs.done if record.experiment in only]
+    failed = [run for run in runs.failed if run.experiment in only]
+    return Runs(done, failed, runs.broken, runs.unfinished, only)
 
 
 def pick(runs: Runs, **wanted: str | None) -> Runs:

@@ -198,12 +198,14 @@ class BrokenRun:
 
 @dataclass
 class Runs:
-    """Everything in a folder of runs. ``unfinished`` directories hold neither a result nor a failure."""
+    """Everything in a folder of runs, or those of it that are of ``only`` these experiments. ``unfinished`` directories
+    hold neither a result nor a failure."""
 
     done: list[RunRecord] = field(default_factory=list)
     failed: list[FailedRun] = field(default_factory=list)
     broken: list[BrokenRun] = field(default_factory=list)
     unfinished: list[Path] = field(default_factory=list)
+    only: tuple[str, ...] = ()  # empty: all
 
 
 def best_of(epochs: Sequence[Epoch]) -> Best:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,6 +46,7 @@ def build_table(
     *,
     broken: Sequence[BrokenRun] = (),
     unfinished: Sequence[Path] = (),
+    only: Collection[str] = (),
     published_log: bool = False,
     metrics: Sequence[str] = (),
     way: str | None = None,
@@ -58,6 +59,7 @@ def build_table(
         way: how a run's epoch is chosen, one of ``mtbert.results.evidence.WAYS``; None: on halves of dev where the
             runs left their predictions, else by the best dev average.
         failed, broken, unfinished: what else lies among the runs; named in the table, never just left out.
+        only: the paper's rows of these experiments alone; empty: all of them.
         published_log: also show the published per-epoch log at its best epoch.
         metrics: further keys of result.json to show, e.g. ``dev/nli/accuracy``.
 
@@ -74,7 +76,8 @@ def build_table(
     columns = (*TASK_COLUMNS, *_further_columns(metrics, evidence, way), AVERAGE_COLUMN)
     figures = _Figures(evidence, way)
     baseline = {column: figures.cell((BASELINE, ()), column, "dev").mean for column in columns}
-    papers = {(paper.experiment, paper.split): paper for paper in paper_rows()}
+    shown = [paper for paper in paper_rows() if not only or paper.experiment in only]
+    papers = {(paper.experiment, paper.split): paper for paper in shown}
     failures = {run.experiment: [f for f in failed if f.experiment == run.experiment] for run in failed}
 
     def row(key: RowKey, split: str = "dev") -> Row:
@@ -273,6 +276,7 @@ def main(args: argparse.Namespace) -> int:
         runs.failed,
         broken=runs.broken,
         unfinished=runs.unfinished,
+        only=runs.only,
         published_log=args.published_log,
         metrics=args.metric,
         way=args.epoch,
