@@ -393,5 +393,5 @@ def test_a_holdout_needs_no_dev_files_and_depends_on_none(place: Path) -> None:
 def test_dev_rows_with_one_id_are_refused(place: Path) -> None:
     path = place / "data" / "sts-dev.csv"
     path.write_text(path.read_text().replace("sdev1", "sdev0"))
-    with pytest.raises(InputError, match=r"sts-dev.csv: 2 dev rows have the id sdev0; expected ids that differ"):
+    with pytest.raises(InputError, match=r"datasets.sts: 2 dev rows have the id sdev0; expected ids that differ"):
         mixed(place)

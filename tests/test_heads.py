@@ -16,6 +16,7 @@ from mtbert.model.heads import (
     ConcatHead,
     CosineCrossEncoderHead,
     CosineHead,
+    SentenceHead,
     SymmetricCrossEncoderHead,
 )
 from mtbert.model.pretrained import load_encoder
@@ -72,6 +73,31 @@ def test_every_head_gives_one_row_of_outputs_for_each_example(name: str, head: t
 @pytest.mark.parametrize(("task", "head"), [("sst", "concat"), ("sts", "linear"), ("sts", "conat")])
 def test_a_head_has_to_fit_its_task(task: str, head: str) -> None:
     with pytest.raises(InputError, match=f"tasks.{task}.head={head} does not fit this task"):
+        find_task(task, TaskConfig(head=head))
+
+
+class Wrong(SentenceHead):
+    reads = (0, 1)  # type: ignore[assignment]
+
+
+class Older(nn.Module):
+    num_sequences = 1
+
+
+@pytest.mark.parametrize(
+    ("task", "head", "said"),
+    [
+        (
+            "sst",
+            "mtbert.model.heads.PairHead",
+            r"reads \(\(0,\), \(1,\)\) of 1 sentences; expected a tuple for each sequence",
+        ),
+        ("sts", f"{__name__}.Wrong", r"reads \(0, 1\) of 2 sentences"),
+        ("sts", f"{__name__}.Older", "has num_sequences; expected reads"),
+    ],
+)
+def test_a_head_reads_sentences_that_there_are(task: str, head: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
         find_task(task, TaskConfig(head=head))
 
 

@@ -92,7 +92,26 @@ def find_task(name: str, options: TaskConfig) -> Task:
         InputError: no such built-in, the import path leads to no ``Task``, or the head does not fit it.
     """
     task = _definition(name, options)
-    return task if options.head is None else replace(task, head=_head(name, task, options.head))
+    if options.head is not None:
+        task = replace(task, head=_head(name, task, options.head))
+    _check_reads(name, task)
+    return task
+
+
+def _check_reads(name: str, task: Task) -> None:
+    """Whether the sequences that a head wants are made of sentences that there are."""
+    wanted, there = task.reads, range(task.num_sentences)
+    sound = isinstance(wanted, tuple) and all(
+        isinstance(each, tuple) and 0 < len(each) <= 2 and set(each) <= {0, 1} and set(each) & set(there)
+        for each in wanted
+    )
+    if not sound or not wanted:
+        raise InputError(
+            f"config: the head of tasks.{name} reads {wanted!r} of {task.num_sentences} sentences; expected a tuple "
+            "for each sequence, such as ((0,), (1,)) or ((0, 1),)"
+        )
+    if hasattr(task.head, "num_sequences") and not hasattr(task.head, "reads"):
+        raise InputError(f"config: the head of tasks.{name} has num_sequences; expected reads, such as ((0, 1),)")
 
 
 def _definition(name: str, options: TaskConfig) -> Task:

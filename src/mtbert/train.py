@@ -22,7 +22,6 @@ from mtbert.callbacks import EmbeddingCache, Recorder
 from mtbert.checkpoints import Checkpoints, SafetensorsIO, load_weights
 from mtbert.config import Config
 from mtbert.data.datamodule import MixedDataModule
-from mtbert.data.schedules import build_schedule
 from mtbert.data.updates import Share
 from mtbert.distillation import learn_from
 from mtbert.errors import explain
@@ -31,6 +30,7 @@ from mtbert.loggers import build_loggers
 from mtbert.model.pretrained import load_encoder
 from mtbert.module import MultitaskModule, build_module
 from mtbert.outputs import write_outputs
+from mtbert.parts import check_parts
 from mtbert.paths import atomic_write
 from mtbert.plan import Phase, Plan, make_plan
 from mtbert.progress import Progress
@@ -39,7 +39,6 @@ from mtbert.results.record import FAILED_FILE, Epoch, RunRecord, best_of
 from mtbert.rundir import claimed, finished, record_alias, record_failure, take_up
 from mtbert.runtime import find_runtime
 from mtbert.stopping import deferred_signals
-from mtbert.tasks import find_loss, find_task
 from mtbert.teachers import find_teachers
 
 
@@ -76,18 +75,6 @@ def run(
         except Exception as error:
             record_failure(plan, explain(error)[0])
             raise
-
-
-def check_parts(plan: Plan) -> None:
-    """Whether heads, losses and schedules can be had, before there is a directory.
-
-    Raises:
-        InputError: one of them cannot.
-    """
-    for name, options in plan.config.tasks.items():
-        find_loss(name, find_task(name, options), options)
-    for phase in plan.phases:
-        build_schedule(phase.schedule, seed=0, epochs=phase.epochs)
 
 
 def _train(plan: Plan, origin: dict[str, Any], callbacks: Sequence[Callback]) -> RunRecord:

@@ -78,6 +78,9 @@ class DatasetModule(LightningDataModule):
                 self._read(split, paths)
         if "dev" in self.dataset.files and self.config.data.holdout is not None:
             self._hold_out(self.config.data.holdout)
+        if (dev := self.tables.get("dev")) is not None and len(set(dev.ids)) < len(dev):
+            twice, count = Counter(dev.ids).most_common(1)[0]  # predictions are told apart by ids
+            raise InputError(f"datasets.{self.name}: {count} dev rows have the id {twice}; expected ids that differ")
 
     def _hold_out(self, share: float) -> None:
         """Let a fixed share of the training rows play dev."""
@@ -94,9 +97,6 @@ class DatasetModule(LightningDataModule):
     def _read(self, split: str, paths: Sequence[Path]) -> None:
         parts = [self._prepared(path, split) for path in paths]
         table = Table.concatenate([self._table(part) for part in parts])
-        if split == "dev" and len(set(table.ids)) < len(table):  # predictions are told apart by them
-            twice, count = Counter(table.ids).most_common(1)[0]
-            raise InputError(f"{paths[0]}: {count} dev rows have the id {twice}; expected ids that differ")
         kept = some_rows(len(table), self._share(split, len(table)), self.config, self.name, split)
         self.tables[split] = table.take(kept)
         dropped = Counter[str]()
