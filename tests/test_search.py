@@ -14,7 +14,7 @@ from mtbert.errors import InputError
 from mtbert.plan import make_plan
 from mtbert.results.record import find_runs
 from mtbert.runtime import find_runtime
-from mtbert.search import Dimension, open_study, read_space
+from mtbert.search import Dimension, _asked, open_study, read_space
 
 optuna = pytest.importorskip("optuna")
 TINY = ["experiment=smoke/tiny", "trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.threads=1"]
@@ -51,6 +51,26 @@ def test_a_trial_that_was_cut_off_is_made_again(space: Path, tmp_path: Path) -> 
     values = {dimension.key: dimension.suggest(trial) for dimension in dimensions}
     again = open_study(config, TINY, dimensions, seed=0).ask()
     assert {dimension.key: dimension.suggest(again) for dimension in dimensions} == values
+
+
+def test_the_next_trial_is_seeded_by_those_before_it_cut_off_ones_once(space: Path, tmp_path: Path) -> None:
+    config, dimensions = compose([*TINY, f"runs_dir={tmp_path}"]), read_space(space)
+    study = open_study(config, TINY, dimensions, seed=0)
+
+    def ask(end: str | None) -> None:
+        trial = study.ask()
+        for dimension in dimensions:
+            dimension.suggest(trial)
+        if end is not None:
+            study.tell(trial, *([0.5] if end == "COMPLETE" else []), state=optuna.trial.TrialState[end])
+
+    ask("COMPLETE")
+    ask("FAIL")  # for good: the next one is another
+    assert _asked(study) == 2
+    ask(None)  # cut off, and made again
+    study = open_study(config, TINY, dimensions, seed=0)
+    ask("COMPLETE")
+    assert (_asked(study), len(study.trials)) == (3, 4)
 
 
 def test_held_out_rows_come_from_train_and_only_they_are_scored(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def main(args: argparse.Namespace) -> int:
         import optuna
     except ImportError:
         raise InputError("search needs optuna, which is not installed; pip install 'mtbert[search]'") from None
-    from mtbert.train import check_parts
+    from mtbert.parts import check_parts
 
     if args.trials < 1:
         raise InputError(f"--trials {args.trials}: expected a number above 0")
@@ -71,8 +71,8 @@ def main(args: argparse.Namespace) -> int:
         study = open_study(config, shared, space, args.seed)
         print(f"search: {_made(study)} of {args.trials} trials made; {study.study_name}", file=sys.stderr)
         while _made(study) < args.trials:
-            # Seeded by how many were made: a search that is continued suggests what an unbroken one would.
-            study.sampler = optuna.samplers.TPESampler(seed=derive(args.seed, "search", _made(study)) % 2**32)
+            # Seeded by how many there were: a search that is continued suggests what an unbroken one would.
+            study.sampler = optuna.samplers.TPESampler(seed=derive(args.seed, "search", _asked(study)) % 2**32)
             study.optimize(lambda trial: _score(trial, shared, space), n_trials=1)
         _report(study)
     return 0
@@ -234,6 +234,13 @@ def _pruning(trial: Trial) -> Any:
 
 def _made(study: Study) -> int:
     return sum(trial.state.is_finished() and trial.state.name != "FAIL" for trial in study.get_trials(deepcopy=False))
+
+
+def _asked(study: Study) -> int:
+    """Trials made or failed, those not that were cut off and made again with the same values."""
+    trials = study.get_trials(deepcopy=False)
+    again = [any(later.params == trial.params for later in trials[number + 1 :]) for number, trial in enumerate(trials)]
+    return _made(study) + sum(t.state.name == "FAIL" and not a for t, a in zip(trials, again, strict=True))
 
 
 def _report(study: Study) -> None:
