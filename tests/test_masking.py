@@ -18,6 +18,7 @@ from mtbert.model.encoder import BertConfig, BertEncoder
 from mtbert.model.masked_lm import MaskedLmHead
 from mtbert.results.evidence import Evidence
 from mtbert.results.predictions import read_predictions
+from mtbert.run import load
 from mtbert.train import run
 from toy_data import SPECIAL, encoder_files, lists, ragged
 
@@ -96,6 +97,8 @@ def test_a_phase_of_masked_lm_training_comes_first_and_leaves_no_trace_in_the_we
     found = read_predictions(record)
     assert set(found) == {"sst", "para", "sts"} and found["sst"].scores.shape[1] == 1
     assert not Evidence.of([record]).unusable
+    frame = load(record.directory).dev_predictions("sst")
+    assert [column for column in frame if column.startswith("epoch_")] == ["epoch_3"]
 
 
 def test_a_loss_of_masked_tokens_that_is_no_number_ends_the_phase(tmp_path: Path) -> None:

@@ -76,4 +76,4 @@ def _figures(epoch: dict[str, Any]) -> str:
     figures = [f"{name} {'undef.' if value is None else format(value, '.3f')}" for name, value in shown.items()]
     losses = [value for name, value in metrics.items() if name.endswith("/loss") and value is not None]
     loss = f"{sum(losses) / len(losses):.3f}" if losses else "undef."
-    return f"loss {loss}  dev: {'  '.join(figures)}"
+    return f"loss {loss}  dev: {'  '.join(figures)}" if figures else f"loss {loss}"

@@ -108,7 +108,7 @@ class Run:
         """What the run predicted for its dev rows, by row id.
 
         Columns ``label``; ``prediction``, ``score`` and, for classes, ``probability_0`` and so on, of the best epoch
-        as ``predict`` gives them; then ``epoch_1`` and so on: each epoch's class, or its score.
+        as ``predict`` gives them; then ``epoch_1`` and so on: each evaluated epoch's class, or its score.
 
         Raises:
             InputError: the run has no such task, or its file is not there.
@@ -120,7 +120,7 @@ class Run:
         if not path.is_file():
             raise InputError(f"{path}: no such file; a finished run leaves it there")
         frame = read_table(path, ",")  # all text: an id may read 007 or NA
-        expected = ("id", "label", "prediction", "score", "epoch_1")
+        expected = ["id", "label", "prediction", "score", *(f"epoch_{i + 1}" for i in self.record.evaluated[:1])]
         if not set(expected) <= set(frame.columns) or not frame.columns.is_unique:
             names = ", ".join(expected)
             raise InputError(f"{path}: not the predictions that a run leaves; expected columns {names}, …")
