@@ -15,7 +15,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import mtbert.config as schema
@@ -32,6 +32,7 @@ LAUNCHERS = {
     "joblib": "'mtbert[joblib]'",
     "ray": "hydra-ray-launcher",
 }
+GROUPS = ("experiment", "scale", "encoder", "data", "recipe", "schedule")  # whose option a command line picks
 PACKAGES = ("hydra", "omegaconf", "mtbert")  # whose code may be the last that an error came through
 # What Hydra and OmegaConf raise without a class of their own.
 UNCLASSED = (AssertionError, AttributeError, ValueError, RecursionError, OSError)
@@ -103,7 +104,10 @@ def explained(error: Exception) -> InputError:
     if key and key[1] == "experiment" and where.startswith("config file experiment/"):
         return InputError(f"{where}: its first line has to be '# @package _global_'")
     if several := re.match(r"Ambiguous value for argument '(.*?)'\n", text):
-        return InputError(f"override '{several[1]}': several values make a study: mtbert train -m {several[1]}")
+        name, _, values = several[1].partition("=")
+        if isinstance(OmegaConf.select(_compose([], None), name), ListConfig):
+            return InputError(f"override '{several[1]}': is a list; expected {name}=[{values}]")
+        return InputError(f"override '{several[1]}': several values make a study (mtbert train -m); expected one")
     if key and re.search(r"Key '.*' (is )?not in", details):
         return InputError(f"{where}: no key '{key[1]}'{_nearest_key(key[1], details)}")
     reason = next(line for line in str(error.__cause__ or error).splitlines() if "while composing" not in line)
@@ -153,14 +157,20 @@ def _nearest_key(full_key: str, details: str) -> str:
         node = OmegaConf.select(baseline, ".".join(parents)) if parents else baseline
         siblings = [str(key) for key in node] if isinstance(node, DictConfig) else []
     if not parents:
-        siblings += [path.name for path in conf_dir().iterdir() if path.is_dir()]
+        siblings += GROUPS
     hint = nearest(name, siblings)
     if hint.startswith("; did"):
         return hint
-    if "object_type=dict" in details:
+    if "object_type=dict" in details and not _holds_nodes(baseline, parents):
         return f"; to add it, write +{full_key}=..."
     elsewhere = [key for key in _all_keys(baseline) if key.rpartition(".")[2] == name]
     return f"; did you mean '{elsewhere[0]}'?" if elsewhere else hint
+
+
+def _holds_nodes(baseline: DictConfig, parents: Sequence[str]) -> bool:
+    """Whether what stands there are configs of their own, which no single override adds."""
+    node = OmegaConf.select(baseline, ".".join(parents))
+    return isinstance(node, DictConfig) and any(isinstance(value, DictConfig) for value in node.values())
 
 
 def _fields_of(details: str) -> list[str]:
