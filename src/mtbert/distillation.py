@@ -102,6 +102,7 @@ def _logits(run: Run, plan: Plan, data: MixedDataModule) -> dict[str, Tensor]:
     entry = _entry(run, plan, tables)
     if (found := read_entry(entry)) is None:
         logits = evaluate(run.module, _watched(own, run), plan.runtime.accelerator, plan.runtime.precision)
+        run.__dict__.pop("module")  # its memory is the student's now
         found = {name: logits["train", name].numpy() for name in tables}, ""
         write_entry(entry, *found)
     return {name: torch.from_numpy(array) for name, array in found[0].items()}

@@ -55,6 +55,8 @@ def main(args: argparse.Namespace) -> int:
     if not rows:
         raise InputError("all runs failed: there is nothing to draw")
     wanted = rows if args.experiments is None else _named(experiment_names(args.experiments), rows)
+    if not wanted:
+        raise InputError(f"--experiments {args.experiments}: no run of these is finished: there is nothing to draw")
     count = 0
     about = _about(rows)
     for name, figure in _figures(rows, wanted, sentences=not args.without_sentences):

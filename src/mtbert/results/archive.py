@@ -10,6 +10,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from mtbert.errors import InputError
 from mtbert.paths import atomic_write
 from mtbert.results.chosen import add_run_arguments, chosen_runs
 from mtbert.results.predictions import FOLDER
@@ -72,7 +73,9 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         InputError: there are no finished runs.
     """
-    kept = [archive(record.directory, args.folder) for record in chosen_runs(args).done]
+    if not (done := chosen_runs(args, beside=()).done):
+        raise InputError("no finished runs to keep: all that there are failed")
+    kept = [archive(record.directory, args.folder) for record in done]
     size = sum(path.stat().st_size for run in kept for path in _files(run))
     print(f"{args.folder}: {len(kept)} runs, {size / 1000:,.0f} kB; read them with: mtbert table --runs {args.folder}")
     return 0

@@ -244,6 +244,10 @@ def _more(finding: Finding) -> Value:
     return "a second" if finding.ours and finding.ours.seeds == 1 else "dev rows"
 
 
+def _experiments(claim: Claim) -> set[str]:
+    return {name for test in claim.tests for name in test.weights}
+
+
 def _notes(judged: Sequence[Judged], evidence: Evidence, way: str) -> Iterator[str]:
     yield f"epoch of a run: {EPOCHS[way]}; intervals over seeds and dev rows, not corrected for the number of claims"
     wanted = dict.fromkeys(name for one in judged for test in one.claim.tests for name in test.weights)
@@ -252,7 +256,7 @@ def _notes(judged: Sequence[Judged], evidence: Evidence, way: str) -> Iterator[s
         seeds = sorted({seed for row in evidence.rows for seed in evidence.seeds(row)})
         given = [set(record.overrides) for records in evidence.rows.values() for record in records]
         shared = set.intersection(*given) if given else set()
-        study = [f"experiment={','.join(missing)}", f"seed={','.join(map(str, seeds))}"]
+        study = [f"experiment={','.join(missing)}", *([f"seed={','.join(map(str, seeds))}"] if seeds else [])]
         study += sorted(override for override in shared if not override.startswith(("experiment=", "seed=")))
         yield f"not run yet: mtbert train -m {shlex.join(study)}"
     if any(finding.ours and finding.ours.seeds == 1 for one in judged for finding in one.findings):
@@ -280,8 +284,12 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         InputError: there are no runs, they do not belong together, or the claims cannot be read.
     """
-    records = chosen_runs(args).done
+    runs = chosen_runs(args)
+    records = runs.done
     claims = read_claims(args.claims or claims_file(), known_experiments(records))
+    claims = [claim for claim in claims if not runs.only or set(runs.only).issuperset(_experiments(claim))]
+    if not claims:
+        raise InputError(f"--experiments {args.experiments}: no claim is about these and the baseline alone")
     require_comparable(records)
     evidence = Evidence.of(records)
     put([listing(judge(claims, evidence, args.epoch), evidence, args.epoch)], args)
