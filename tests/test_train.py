@@ -260,7 +260,7 @@ def test_averaged_weights_and_learning_rates_follow_every_step(tmp_path: Path) -
     assert len(set(rates)) == 6 and rates == sorted(rates, reverse=True)
     averaged, _ = weights("optimizer.lr_schedule=linear", "methods.ema=0.5")
     config = compose(["experiment=smoke/tiny"])
-    start = build_module(config, load_encoder(config.encoder, config.seed)).heads["sst"].linear.weight
+    start = build_module(config, load_encoder(config.encoder, config.seed)).heads["sst"].linear.weight.detach()
     assert not torch.equal(averaged, start) and not torch.equal(averaged, plain)
     assert float((averaged - plain).norm()) < float((start - plain).norm())
 
