@@ -126,10 +126,6 @@ class StudyLauncher(Launcher):
         return [self._return(overrides) for overrides in job_overrides]
 
     def _job(self, configs: RunConfigs, overrides: Sequence[str]) -> Job:
-        from mtbert.process import import_torchmetrics
-
-        import_torchmetrics()
-        from mtbert.parts import check_parts
         from mtbert.plan import make_plan
         from mtbert.runtime import find_runtime, shared_out
         from mtbert.study import Job
@@ -138,9 +134,7 @@ class StudyLauncher(Launcher):
         if config.trainer.threads is None and (share := shared_out(self.jobs, config.trainer.devices)):
             overrides = [*overrides, *share]
             config = configs.config(overrides)
-        plan = make_plan(config, find_runtime(config.trainer))
-        check_parts(plan)
-        return Job(plan, tuple(overrides))
+        return Job(make_plan(config, find_runtime(config.trainer)), tuple(overrides))
 
     def _return(self, overrides: Sequence[str]) -> JobReturn:
         returned = JobReturn()

@@ -152,25 +152,18 @@ def _nearest_key(full_key: str, details: str) -> str:
     """The closest key at the same level, else how to add it where any key may stand, else the closest anywhere."""
     *parents, name = full_key.split(".")
     baseline = _compose([], None)
-    siblings = _fields_of(details)
-    if not siblings:
-        node = OmegaConf.select(baseline, ".".join(parents)) if parents else baseline
-        siblings = [str(key) for key in node] if isinstance(node, DictConfig) else []
+    node = OmegaConf.select(baseline, ".".join(parents)) if parents else baseline
+    siblings = _fields_of(details) or ([str(key) for key in node] if isinstance(node, DictConfig) else [])
     if not parents:
         siblings += GROUPS
     hint = nearest(name, siblings)
     if hint.startswith("; did"):
         return hint
-    if "object_type=dict" in details and not _holds_nodes(baseline, parents):
+    nested = parents and isinstance(node, DictConfig) and any(isinstance(value, DictConfig) for value in node.values())
+    if "object_type=dict" in details and not nested:  # no single override adds a config of its own
         return f"; to add it, write +{full_key}=..."
     elsewhere = [key for key in _all_keys(baseline) if key.rpartition(".")[2] == name]
     return f"; did you mean '{elsewhere[0]}'?" if elsewhere else hint
-
-
-def _holds_nodes(baseline: DictConfig, parents: Sequence[str]) -> bool:
-    """Whether what stands there are configs of their own, which no single override adds."""
-    node = OmegaConf.select(baseline, ".".join(parents))
-    return isinstance(node, DictConfig) and any(isinstance(value, DictConfig) for value in node.values())
 
 
 def _fields_of(details: str) -> list[str]:

@@ -17,6 +17,7 @@ from queue import SimpleQueue
 from mtbert import sharing
 from mtbert.errors import OUT_OF_MEMORY, TAKEN, InputError, Stopped
 from mtbert.plan import Plan
+from mtbert.process import import_torchmetrics
 from mtbert.results.record import FAILED_FILE, FailedRun
 from mtbert.rundir import IN_STUDY, begun, finished, is_claimed, record_alias, record_failure
 from mtbert.terminal import clock
@@ -53,9 +54,14 @@ def run_study(jobs: Sequence[Job], where: Sequence[Place], arguments: Sequence[s
 
     Returns:
         Directory name -> reason, for each run that failed.
+
+    Raises:
+        InputError: a head, loss or schedule of one cannot be had; none is made then.
     """
     distinct = {job.plan.hash: job for job in reversed(jobs)}
     missing = [job for job in jobs if distinct[job.plan.hash] is job and finished(job.plan) is None]
+    if missing:
+        _check(missing)
     _announce(jobs, missing)
     failures = _Study(missing, where, arguments).run()
     for job in jobs:
@@ -63,6 +69,15 @@ def run_study(jobs: Sequence[Job], where: Sequence[Place], arguments: Sequence[s
         if (record := finished(job.plan)) is not None:
             record_alias(job.plan, record, job.overrides, arguments)
     return failures
+
+
+def _check(jobs: Sequence[Job]) -> None:
+    """What is wrong in one run is said before any starts; torch, which that takes, is loaded for runs to make alone."""
+    import_torchmetrics()
+    from mtbert.parts import check_parts
+
+    for job in jobs:
+        check_parts(job.plan)
 
 
 def start(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:

@@ -100,12 +100,10 @@ def find_task(name: str, options: TaskConfig) -> Task:
 
 def _check_reads(name: str, task: Task) -> None:
     """Whether the sequences that a head wants are made of sentences that there are."""
-    wanted, there = task.reads, range(task.num_sentences)
-    sound = isinstance(wanted, tuple) and all(
-        isinstance(each, tuple) and 0 < len(each) <= 2 and set(each) <= {0, 1} and set(each) & set(there)
-        for each in wanted
-    )
-    if not sound or not wanted:
+    wanted, there = task.reads, set(range(task.num_sentences))
+    if not (wanted and isinstance(wanted, tuple)) or not all(
+        isinstance(each, tuple) and len(each) <= 2 and set(each) <= {0, 1} and set(each) & there for each in wanted
+    ):
         raise InputError(
             f"config: the head of tasks.{name} reads {wanted!r} of {task.num_sentences} sentences; expected a tuple "
             "for each sequence, such as ((0,), (1,)) or ((0, 1),)"

@@ -54,9 +54,11 @@ def main(args: argparse.Namespace) -> int:
         return 0
     if not rows:
         raise InputError("all runs failed: there is nothing to draw")
-    wanted = rows if args.experiments is None else _named(experiment_names(args.experiments), rows)
-    if not wanted:
-        raise InputError(f"--experiments {args.experiments}: no run of these is finished: there is nothing to draw")
+    wanted = rows
+    if args.experiments is not None:  # without the baseline that they are compared with, unless it is one of them
+        names = experiment_names(args.experiments)
+        if not (wanted := [row for row in rows if row.experiment in names]):
+            raise InputError(f"--experiments {args.experiments}: no run of these is finished: there is nothing to draw")
     count = 0
     about = _about(rows)
     for name, figure in _figures(rows, wanted, sentences=not args.without_sentences):
@@ -64,11 +66,6 @@ def main(args: argparse.Namespace) -> int:
         count += len(save(figure, folder / name))
     print(f"{folder}: {count} files")
     return 0
-
-
-def _named(names: Sequence[str], rows: Sequence[MeasuredRow]) -> list[MeasuredRow]:
-    """Those rows, not the baseline that they are compared with unless it is one of them."""
-    return [row for row in rows if row.experiment in names]
 
 
 def _about(rows: Sequence[MeasuredRow]) -> str:

@@ -28,7 +28,7 @@ from mtbert.results.evidence import Evidence
 from mtbert.results.measured import measured_rows
 from mtbert.results.record import Runs
 from mtbert.results.render import fixed, sign, signed, star, to_csv
-from mtbert.results.table import build_table
+from mtbert.results.table import table_of
 
 
 def render(runs: Runs, sentences: bool = True) -> str:
@@ -42,14 +42,7 @@ def render(runs: Runs, sentences: bool = True) -> str:
     """
     require_comparable(runs.done)
     evidence = Evidence.of(runs.done)
-    table = build_table(
-        runs.done,
-        runs.failed,
-        broken=runs.broken,
-        unfinished=runs.unfinished,
-        only=runs.only,
-        evidence=evidence,
-    )
+    table = table_of(runs, evidence=evidence)
     try:
         listings, no_verdicts = verdicts(runs.done, evidence, table.way), ""
     except InputError as error:  # a page without them is better than none

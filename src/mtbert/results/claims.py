@@ -93,6 +93,10 @@ class Claim:
         kind = self.contrast or self.sum
         return list(kind.tests(self.paper)) if kind else []
 
+    @property
+    def experiments(self) -> list[str]:
+        return list(dict.fromkeys(name for test in self.tests for name in test.weights))
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -244,13 +248,9 @@ def _more(finding: Finding) -> Value:
     return "a second" if finding.ours and finding.ours.seeds == 1 else "dev rows"
 
 
-def _experiments(claim: Claim) -> set[str]:
-    return {name for test in claim.tests for name in test.weights}
-
-
 def _notes(judged: Sequence[Judged], evidence: Evidence, way: str) -> Iterator[str]:
     yield f"epoch of a run: {EPOCHS[way]}; intervals over seeds and dev rows, not corrected for the number of claims"
-    wanted = dict.fromkeys(name for one in judged for test in one.claim.tests for name in test.weights)
+    wanted = dict.fromkeys(name for one in judged for name in one.claim.experiments)
     missing = [name for name in wanted if (name, ()) not in evidence.rows]
     if missing:
         seeds = sorted({seed for row in evidence.rows for seed in evidence.seeds(row)})
@@ -287,7 +287,7 @@ def main(args: argparse.Namespace) -> int:
     runs = chosen_runs(args)
     records = runs.done
     claims = read_claims(args.claims or claims_file(), known_experiments(records))
-    claims = [claim for claim in claims if not runs.only or set(runs.only).issuperset(_experiments(claim))]
+    claims = [claim for claim in claims if not runs.only or set(runs.only).issuperset(claim.experiments)]
     if not claims:
         raise InputError(f"--experiments {args.experiments}: no claim is about these and the baseline alone")
     require_comparable(records)

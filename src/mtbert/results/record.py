@@ -100,9 +100,7 @@ class RunRecord:
     epochs: list[Epoch]
     best: Best
     same_as: str | None = None  # directory of a run of another name that this one is identical to
-    code: list[str] | None = (
-        None  # digests of the files with tasks, heads and losses of one's own; not in older records
-    )
+    code: list[str] | None = None  # digests of the files with tasks' parts of one's own; older records have none
     directory: Path = field(default=Path(), metadata=NOT_STORED)
 
     @property

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from mtbert.errors import InputError, nearest
 from mtbert.paths import atomic_write
@@ -27,7 +28,7 @@ from mtbert.results.comparable import RowKey, common_overrides, require_comparab
 from mtbert.results.evidence import BEST, HALVES, LAST, WAYS, Evidence
 from mtbert.results.facts import facts_about, marked, remarks_on
 from mtbert.results.paper import BASELINE, PaperRow, paper_rows, published_best
-from mtbert.results.record import BrokenRun, FailedRun, RunRecord, one_line
+from mtbert.results.record import BrokenRun, FailedRun, RunRecord, Runs, one_line
 from mtbert.results.render import FORMATS, render_terminal
 from mtbert.results.statistics import holm
 
@@ -38,6 +39,13 @@ TITLES = {
 }
 AT_BEST = " (best epoch)"  # a column whose figures cannot be scored on halves
 LEADERBOARD = "figures of the course's leaderboard; the labels are not public"
+
+
+def table_of(runs: Runs, **options: Any) -> Table:
+    """``build_table`` of all that ``runs`` holds; ``options`` are its others."""
+    return build_table(
+        runs.done, runs.failed, broken=runs.broken, unfinished=runs.unfinished, only=runs.only, **options
+    )
 
 
 def build_table(
@@ -270,17 +278,7 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         InputError: there are no runs, or they do not belong in one table.
     """
-    runs = chosen_runs(args)
-    table = build_table(
-        runs.done,
-        runs.failed,
-        broken=runs.broken,
-        unfinished=runs.unfinished,
-        only=runs.only,
-        published_log=args.published_log,
-        metrics=args.metric,
-        way=args.epoch,
-    )
+    table = table_of(chosen_runs(args), published_log=args.published_log, metrics=args.metric, way=args.epoch)
     if args.output:
         with atomic_write(args.output) as temporary:
             temporary.write_text(FORMATS[args.format](table), encoding="utf-8")
