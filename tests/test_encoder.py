@@ -10,6 +10,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from mtbert.config import EncoderConfig
 from mtbert.data.packing import FILLER, pack
@@ -89,7 +90,7 @@ def test_hidden_states_and_pooler_match_transformers_on_real_weights(cache: Path
     with torch.inference_mode():
         expected = reference(encoder)(**padded(sequences))
         hidden_states = encoder.encode(encoder.embed(packed), packed)
-        pooled = encoder.pool(hidden_states, packed)
+        pooled = encoder(packed)
     assert sorted({len(sequence) for sequence in sequences})[-1] == 512
     for index, sequence in enumerate(sequences):
         ours = tokens_of(hidden_states, packed, index, len(sequence))
@@ -119,11 +120,12 @@ def test_packed_equals_padded_gradients_too(lengths: list[int]) -> None:
     assert not gradients
 
 
-def test_a_perturbed_embedding_sends_its_gradient_back_and_filler_none() -> None:
-    """What adversarial methods do between ``embed`` and ``encode``."""
-    encoder, packed = small_encoder("mean"), pack(random_sequences([9, 1, 100]))
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_a_perturbed_embedding_sends_its_gradient_back_and_filler_none(pooling: str) -> None:
+    """What adversarial methods do between ``embed`` and ``pooled``."""
+    encoder, packed = small_encoder(pooling), pack(random_sequences([9, 1, 100]))
     noise = torch.zeros(packed.num_slots, SMALL.hidden_size, requires_grad=True)
-    pooled = encoder.pool(encoder.encode(encoder.embed(packed) + noise, packed), packed)
+    pooled = encoder.pooled(encoder.embed(packed) + noise, packed)
     (gradient,) = torch.autograd.grad(pooled.square().sum(), noise)
     assert torch.equal(gradient.abs().sum(1) > 0, packed.owner != FILLER)
 
@@ -142,11 +144,23 @@ def test_mean_pooling_averages_a_sequences_tokens() -> None:
     encoder = small_encoder("mean")
     sequences = random_sequences([4, 11, 7])
     packed = pack(sequences)
-    hidden_states = torch.randn(packed.num_slots, SMALL.hidden_size)
-    pooled = encoder.pool(hidden_states, packed)
+    with torch.no_grad():
+        hidden_states = encoder.encode(encoder.embed(packed), packed)
+        pooled = encoder(packed)
     for index, sequence in enumerate(sequences):
         mean = tokens_of(hidden_states, packed, index, len(sequence)).mean(0)
         torch.testing.assert_close(pooled[index], mean)
+
+
+def test_the_last_layer_computes_no_more_than_is_pooled() -> None:
+    packed = pack(random_sequences([9, 1, 30, 100]))
+    counts = {}
+    for pooling in ("mean", "cls"):
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            small_encoder(pooling)(packed)
+        counts[pooling] = counter.get_total_flops()
+    after_attention = SMALL.hidden_size * (SMALL.hidden_size + 2 * SMALL.intermediate_size)  # weights a slot meets
+    assert counts["mean"] - counts["cls"] == 2 * after_attention * (packed.num_slots - packed.num_sequences)
 
 
 def test_token_types_reach_the_embeddings() -> None:

@@ -164,7 +164,7 @@ class MultitaskModule(LightningModule):
         assert packed is not None
         if offset is None:
             return encoder(packed)
-        return encoder.pool(encoder.encode(encoder.embed(packed) + offset, packed), packed)
+        return encoder.pooled(encoder.embed(packed) + offset, packed)
 
     def forward(
         self, update: Update, offset: Float[Tensor, "slots hidden"] | None = None

@@ -39,9 +39,10 @@ class PaddedTask(nn.Module):
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor
     ) -> Float[Tensor, "rows hidden"]:
         packed = as_packed(input_ids, attention_mask, token_type_ids)
-        hidden = self.encoder.encode(self.encoder.embeddings(packed), packed)
+        embeddings = self.encoder.embeddings(packed)
         if self.encoder.pooling != "mean":
-            return self.encoder.pool(hidden, packed)
+            return self.encoder.pooled(embeddings, packed)
+        hidden = self.encoder.encode(embeddings, packed)
         mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
         return (hidden.view(*input_ids.shape, -1) * mask).sum(1) / mask.sum(1)
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -104,6 +104,13 @@ def rows_of(packed: Packed, num_heads: int, dtype: torch.dtype) -> list[Rows]:
     return rows
 
 
+Wanted = Int[Tensor, " wanted"] | None  # indices of slots; None: all of them
+
+
+def of(values: Float[Tensor, "slots hidden"], wanted: Wanted) -> Float[Tensor, "wanted hidden"]:
+    return values if wanted is None else values.index_select(0, wanted)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention of the sequences in each row, among their own tokens."""
 
@@ -115,11 +122,11 @@ class Attention(nn.Module):
         self.dropout = Dropout(config.attention_probs_dropout_prob)
 
     def forward(
-        self, hidden_states: Float[Tensor, "slots hidden"], rows: Sequence[Rows]
-    ) -> Float[Tensor, "slots hidden"]:
+        self, hidden_states: Float[Tensor, "slots hidden"], rows: Sequence[Rows], wanted: Wanted = None
+    ) -> Float[Tensor, "wanted hidden"]:
         parts = self.qkv(hidden_states).split([each.group.num_slots for each in rows])
-        context = [self.attend(part, each) for part, each in zip(parts, rows, strict=True)]
-        return self.output(torch.cat(context))
+        context = torch.cat([self.attend(part, each) for part, each in zip(parts, rows, strict=True)])
+        return self.output(of(context, wanted))
 
     def attend(self, qkv: Float[Tensor, "slots 3*hidden"], rows: Rows) -> Float[Tensor, "slots hidden"]:
         """softmax(q k^T / sqrt(size) + bias) v for rows of one width.
@@ -143,7 +150,10 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """One post-LN transformer layer: each sublayer is added to its input, then normalised."""
+    """One post-LN transformer layer: each sublayer is added to its input, then normalised.
+
+    Every slot is attended to, but only ``wanted`` ones come out: what nobody reads is not computed.
+    """
 
     def __init__(self, config: BertConfig):
         super().__init__()
@@ -155,10 +165,10 @@ class Block(nn.Module):
         self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(
-        self, hidden_states: Float[Tensor, "slots hidden"], rows: Sequence[Rows]
-    ) -> Float[Tensor, "slots hidden"]:
-        attended = self.attention(hidden_states, rows)
-        hidden_states = self.attention_norm(hidden_states + self.dropout(attended))
+        self, hidden_states: Float[Tensor, "slots hidden"], rows: Sequence[Rows], wanted: Wanted = None
+    ) -> Float[Tensor, "wanted hidden"]:
+        attended = self.attention(hidden_states, rows, wanted)
+        hidden_states = self.attention_norm(of(hidden_states, wanted) + self.dropout(attended))
         output = self.output(F.gelu(self.intermediate(hidden_states)))
         return self.output_norm(hidden_states + self.dropout(output))
 
@@ -201,22 +211,25 @@ class BertEncoder(nn.Module):
         embeddings, device = self.embeddings(packed), packed.input_ids.device.type
         return embeddings.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else embeddings
 
-    def encode(self, embeddings: Float[Tensor, "slots hidden"], packed: Packed) -> Float[Tensor, "slots hidden"]:
-        """The blocks, slot by slot."""
+    def encode(
+        self, embeddings: Float[Tensor, "slots hidden"], packed: Packed, wanted: Wanted = None
+    ) -> Float[Tensor, "wanted hidden"]:
+        """The blocks, slot by slot; the last one for ``wanted`` slots only."""
         hidden_states = embeddings
         rows = rows_of(packed, self.config.num_attention_heads, embeddings.dtype)
-        for layer in self.layers:
+        for layer in self.layers[:-1]:
             hidden_states = layer(hidden_states, rows)
-        return hidden_states
+        return self.layers[-1](hidden_states, rows, wanted)
 
-    def pool(self, hidden_states: Float[Tensor, "slots hidden"], packed: Packed) -> Float[Tensor, "sequences hidden"]:
-        """One vector a sequence, in the order that ``pack`` was given."""
+    def pooled(self, embeddings: Float[Tensor, "slots hidden"], packed: Packed) -> Float[Tensor, "sequences hidden"]:
+        """The blocks and the pooling: one vector a sequence, in the order that ``pack`` was given."""
         if self.pooling == "mean":
+            hidden_states = self.encode(embeddings, packed).float()
             # Lengths are right as packed; checking them would make the host wait for a GPU.
-            means = torch.segment_reduce(hidden_states.float(), "mean", lengths=packed.lengths, unsafe=True)
+            means = torch.segment_reduce(hidden_states, "mean", lengths=packed.lengths, unsafe=True)
             return means.index_select(0, packed.segment)
-        cls = hidden_states.index_select(0, packed.first).float()
+        cls = self.encode(embeddings, packed, packed.first).float()
         return cls if self.pooler is None else torch.tanh(self.pooler(cls))
 
     def forward(self, packed: Packed) -> Float[Tensor, "sequences hidden"]:
-        return self.pool(self.encode(self.embed(packed), packed), packed)
+        return self.pooled(self.embed(packed), packed)
