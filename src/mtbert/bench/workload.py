@@ -25,7 +25,8 @@ from mtbert.model.sources import EncoderFiles, resolve
 from mtbert.runtime import Runtime, find_runtime
 
 TASK, DATASET = "para", "quora"
-BASE_SHAPE = "base-shape"  # BERT-base's sizes with random weights: what counts for speed, and nothing to download
+# BERT-base's sizes and pooling with random weights: what counts for speed, and nothing to download
+BASE_SHAPE = "base-shape"
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Setting:
         folder = Path(os.environ.get("MTBERT_DATA", "data"))
         data = "cs224n" if (folder / "quora-train.csv").is_file() else "sample"
         chosen = ["scale=paper", f"data={data}", f"encoder={_tokenized_by(self.encoder)}"]
+        chosen += ["encoder.pooling=pooler"] if self.encoder == BASE_SHAPE else []
         chosen += [f"trainer.accelerator={self.device}", f"trainer.precision={self.precision}"]
         return [*chosen, *([f"trainer.threads={self.threads}"] if self.threads else []), *self.overrides]
 
