@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from mtbert.compose import compose
 from mtbert.estimate import loaded, operations
 from mtbert.plan import make_plan
 from mtbert.runtime import find_runtime
+from synthetic_runs import record, store
 
 
 def real_rows(folder: Path) -> None:
@@ -68,6 +70,14 @@ def test_one_study_is_made_of_what_was_asked_for(
     printed = capsys.readouterr().err
     assert "scale: sample (asked for)" in printed
     assert "for 6 runs of tiny" in printed
+
+
+def test_the_table_has_the_rows_that_were_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directories = [store(tmp_path, record(name)).parent for name in ("00_baseline", "12_frozen_encoder")]
+    reproduce._print_table(directories, "0,12")
+    assert re.findall(r"^\[(\d+)\]", capsys.readouterr().out, re.MULTILINE) == ["0", "12"]
+    reproduce._print_table(directories, None)
+    assert len(re.findall(r"^\[(\d+)\]", capsys.readouterr().out, re.MULTILINE)) == 13
 
 
 def test_the_expected_work_grows_with_the_epochs_and_shrinks_with_a_fixed_encoder() -> None:

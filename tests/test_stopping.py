@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -54,7 +59,7 @@ def test_a_job_that_is_about_to_be_killed_goes_on_after_a_checkpoint(heard: list
     assert (saves.count, heard) == (1, [])
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2])
 def test_a_run_of_ones_own_stops(number: signal.Signals) -> None:
     saves = Saves()
     with pytest.raises(Stopped) as stopped, deferred_signals() as stop:
@@ -62,3 +67,33 @@ def test_a_run_of_ones_own_stops(number: signal.Signals) -> None:
         signal.raise_signal(number)
         callback.on_validation_batch_end(cast(Any, None))
     assert (saves.count, stopped.value.number) == (1, number)
+
+
+IN_A_TERMINAL = """
+import fcntl, sys, termios
+from mtbert.cli import main
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_run_whose_terminal_is_closed_leaves_a_checkpoint(tiny_cache: Path, tmp_path: Path) -> None:
+    mine, its = pty.openpty()
+    settings = ["experiment=smoke/tiny", "epochs=500", f"runs_dir={tmp_path}", "trainer.checkpoint_every_minutes=60"]
+    run = subprocess.Popen(
+        [sys.executable, "-c", IN_A_TERMINAL, "train", *settings],
+        stdin=its, stdout=its, stderr=its, start_new_session=True, env={**os.environ, "MTBERT_CACHE": str(tiny_cache)},
+    )  # fmt: skip
+    os.close(its)
+    shown = b""
+    while b"epoch 2/" not in shown:
+        shown += os.read(mine, 4096)
+    os.close(mine)
+    assert run.wait(timeout=120) == 128 + signal.SIGHUP
+    assert list(tmp_path.glob("smoke.tiny-*/checkpoints/last.safetensors"))
+
+
+def test_a_command_under_nohup_outlives_the_terminal() -> None:
+    asked = "import signal; from mtbert.cli import main; main(['--version']); signal.raise_signal(signal.SIGHUP)"
+    done = subprocess.run(["nohup", sys.executable, "-c", asked], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.startswith("mtbert ")) == (0, True)

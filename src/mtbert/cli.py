@@ -9,6 +9,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
@@ -63,20 +64,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         line, status = explain(error)
         if isinstance(error, Stopped) and arguments[0] in RESUMABLE:
             line += "; the same command again goes on from here"
-        print(f"mtbert: {line}", file=sys.stderr)
+        with suppress(OSError):  # the terminal may be gone
+            print(f"mtbert: {line}", file=sys.stderr)
         return status
 
 
 def _stop_on_signals() -> None:
-    """Ctrl-C and SIGTERM end a command in order, and only once: what is being written is finished or taken away."""
+    """Ctrl-C, SIGTERM and a closed terminal end a command in order, and only once: what is being written is finished
+    or taken away. ``nohup`` keeps what it promises.
+    """
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signals.append(signal.SIGHUP)
 
     def stop(number: int, frame: object) -> None:
-        for each in (signal.SIGINT, signal.SIGTERM):
+        for each in signals:
             signal.signal(each, signal.SIG_IGN)
         raise Stopped(number)
 
     if threading.current_thread() is threading.main_thread():
-        for each in (signal.SIGINT, signal.SIGTERM):
+        for each in signals:
             signal.signal(each, stop)
 
 

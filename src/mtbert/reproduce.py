@@ -54,7 +54,7 @@ def main(args: argparse.Namespace) -> int:
     study = ["-m", f"experiment={','.join(experiments)}", f"seed={','.join(map(str, seeds))}", *shared]
     print(f"study: mtbert train {shlex.join(study)}", file=sys.stderr, flush=True)
     failure = _run(study, args.jobs)
-    _print_table([plan.directory for plan in plans if plan.directory.is_dir()])
+    _print_table([plan.directory for plan in plans if plan.directory.is_dir()], args.experiments)
     if failure:
         raise failure
     return 0
@@ -131,11 +131,12 @@ def _run(study: Sequence[str], jobs: int) -> InputError | None:
     return None
 
 
-def _print_table(directories: Sequence[Path]) -> None:
+def _print_table(directories: Sequence[Path], experiments: str | None) -> None:
     from mtbert.results.table import add_arguments, main
 
     if not directories:
         return
     parser = argparse.ArgumentParser()
     add_arguments(parser)
-    main(parser.parse_args(["--runs", *map(str, directories)]))
+    chosen = ["--experiments", experiments] if experiments else []
+    main(parser.parse_args(["--runs", *map(str, directories), *chosen]))

@@ -23,7 +23,8 @@ from mtbert.rundir import IN_STUDY, begun, finished, is_claimed, record_alias, r
 from mtbert.terminal import clock
 
 LABEL = "MTBERT_LABEL"  # what a run's progress lines open with
-STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit statuses of a run that was told to stop: no failure
+# Exit statuses of a run that was told to stop: no failure.
+STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGHUP)
 KILLED_FOR_MEMORY = (-signal.SIGKILL, OUT_OF_MEMORY)  # what the system does, and what a run itself says
 PLAIN = "MTBERT_PLAIN"  # set where several runs write to one terminal: lines, no bars
 Place = Mapping[str, str]  # environment variables of the runs that are made there
