@@ -19,7 +19,7 @@ from torch import nn
 from bad_input import one_in
 from mtbert.compose import compose
 from mtbert.data.updates import TaskRows
-from mtbert.evaluation import Evaluation
+from mtbert.evaluation import Evaluation, metric_of
 from mtbert.module import MultitaskModule
 from mtbert.results.record import Epoch, RunRecord, best_of
 from mtbert.results.render import FORMATS
@@ -60,7 +60,7 @@ def test_metrics_of_batches_are_those_of_the_whole_columns(
     draw = np.random.default_rng(seed)
     logits = {task: draw.normal(0, scale, (rows, 5) if task == "sst" else rows).astype(np.float32) for task in TASKS}
     labels = {task: draw.integers(0, high + 1, rows).astype(np.float32) for task, high in HIGHEST.items()}
-    found = module.measure(evaluated(logits, labels, draw))
+    found = evaluated(logits, labels, draw).metrics(module.tasks, module.recipe)
     scores = 5 * sigmoid(logits["sts"])
     expected = {
         "dev/sst/accuracy": accuracy_score(labels["sst"], logits["sst"].argmax(1)),
@@ -97,14 +97,14 @@ def test_pearson_is_scipys_or_undefined_with_it(data: st.DataObject, scores: lis
 def test_outputs_that_are_no_numbers_are_undefined(module: MultitaskModule, task: str, rows: int, wrong: int) -> None:
     logits = torch.randn((rows, 5) if task == "sst" else rows)
     logits.view(-1)[wrong % logits.numel()] = math.nan
-    assert math.isnan(module.metric(task, logits, torch.zeros(rows)))
+    assert math.isnan(metric_of(module.tasks[task], module.recipe, logits, torch.zeros(rows)))
 
 
 def test_a_constant_prediction_is_undefined_all_the_way_to_the_table(module: MultitaskModule) -> None:
     draw = np.random.default_rng(0)
     logits = {task: np.zeros((8, 5) if task == "sst" else 8, dtype=np.float32) for task in TASKS}
     labels = {task: np.arange(8, dtype=np.float32) % (high + 1) for task, high in HIGHEST.items()}
-    metrics = module.measure(evaluated(logits, labels, draw))
+    metrics = evaluated(logits, labels, draw).metrics(module.tasks, module.recipe)
     assert metrics["dev/sst/accuracy"] == 0.25 and metrics["dev/para/accuracy"] == 0.5
     assert math.isnan(metrics["dev/sts/pearson"]) and math.isnan(metrics["dev/average"])
     epochs = [Epoch("main", 1, 1, 1.0, dict(metrics))]

@@ -82,7 +82,10 @@ def evaluated(module: MultitaskModule, data: MixedDataModule) -> dict[str, torch
     with torch.inference_mode():
         for index in range(len(updates)):
             module.validation_step(updates[index])
-    metrics = {f"dev/metric/{name}": torch.tensor(value) for name, value in module.measure(module.evaluation).items()}
+    metrics = {
+        f"dev/metric/{name}": torch.tensor(value)
+        for name, value in module.evaluation.metrics(module.tasks, module.recipe).items()
+    }
     rows = {f"dev/rows/{key[1]}": torch.cat([p[0] for p in parts]) for key, parts in module.evaluation.parts.items()}
     return metrics | {name: torch.sort(each).values for name, each in rows.items()}
 

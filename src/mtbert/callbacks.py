@@ -19,6 +19,7 @@ from mtbert.checkpoints import previous, read_checkpoint, read_weights, save_wei
 from mtbert.data.datamodule import MixedDataModule
 from mtbert.data.updates import Update
 from mtbert.errors import InputError
+from mtbert.evaluation import metric_of
 from mtbert.module import MultitaskModule
 from mtbert.plan import Phase
 from mtbert.results.record import AVERAGE
@@ -217,7 +218,8 @@ class Recorder(Callback):
         found = {}
         for task, pairs in self._logits.items():
             logits, labels = (torch.cat(column).float().cpu() for column in zip(*pairs, strict=True))
-            found[f"train/{task}/{module.tasks[task].metric_name}"] = module.metric(task, logits, labels)
+            definition = module.tasks[task]
+            found[f"train/{task}/{definition.metric_name}"] = metric_of(definition, module.recipe, logits, labels)
         if len(found) == len(module.tasks):
             found["train/average"] = math.fsum(found.values()) / len(found)
         return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
@@ -256,34 +255,8 @@ class MultitaskModule(LightningModule):
             self.evaluation.add(task, logits)
 
     def on_validation_epoch_end(self) -> None:
-        self.metrics = self.measure(self.evaluation)
+        self.metrics = self.evaluation.metrics(self.tasks, self.recipe)
         self.log_dict(self.metrics, logger=False)
-
-    def measure(self, evaluation: Evaluation) -> dict[str, float]:
-        """``{split}/{task}/{metric}`` for all that was evaluated, and each split's ``average`` over its tasks.
-
-        NaN where a metric is undefined; an average with an undefined part is undefined.
-        """
-        metrics: dict[str, float] = {}
-        for split in dict.fromkeys(split for split, _ in evaluation.parts):
-            found = {
-                f"{split}/{name}/{task.metric_name}": self.metric(name, *evaluation.gathered((split, name)))
-                for name, task in self.tasks.items()
-                if (split, name) in evaluation.parts
-            }
-            metrics |= found
-            metrics[f"{split}/average"] = math.fsum(found.values()) / len(found)
-        return metrics
-
-    def metric(self, name: str, logits: Float[Tensor, "rows ..."], labels: Float[Tensor, " rows"]) -> float:
-        """A task's metric over whole columns, evaluated as the recipe says; NaN where an output is NaN."""
-        if logits.isnan().any():  # the likeliest class of NaN would be a class all the same
-            return math.nan
-        task = self.tasks[name]
-        scores = logits if self.recipe.evaluate_logits and task.graded else task.score(logits)
-        if self.recipe.evaluate_integer_labels and task.graded:
-            labels = labels.trunc()
-        return float(task.metric(scores, labels))
 
     @torch.no_grad()
     def cache_embeddings(self, updates: Iterable[Update], num_sequences: int) -> None:
