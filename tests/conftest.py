@@ -86,3 +86,24 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return made[key]
 
     return trace
+
+
+@pytest.fixture
+def folder(cache: Path, tmp_path: Path) -> Path:
+    """A published encoder of one's own, to spoil (``toy_encoders``)."""
+    from mtbert.model.tiny import tiny_folder
+
+    copy = tmp_path / "mine"
+    copy.mkdir()
+    for file in tiny_folder().iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    return copy
+
+
+@pytest.fixture
+def place(tmp_path: Path, cache: Path) -> Path:
+    """A folder with the course's files in small, below ``data`` (``toy_data``)."""
+    from toy_data import course_folder
+
+    course_folder(tmp_path / "data")
+    return tmp_path

