@@ -17,6 +17,7 @@ from mtbert.data.packing import pack
 from mtbert.errors import InputError
 from mtbert.export import export
 from mtbert.model.pretrained import load_encoder
+from mtbert.onnx_models import INPUTS, PaddedTask, write_onnx_models
 from mtbert.results.record import RunRecord
 from mtbert.run import Run, load
 
@@ -95,26 +96,51 @@ def test_the_card_says_what_was_measured(pooled_run: Run, exported: Path) -> Non
         assert f"| {name.removeprefix('dev/')} | {value:.4f} |" in card
 
 
-def test_onnx_models_give_the_same_logits(tiny_run: RunRecord, tiny_cache: Path, tmp_path: Path,
-                                          monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def scored(model: Path, feeds: list[dict[str, np.ndarray]]) -> list[np.ndarray]:
+    """Logits and scores of an ONNX model, given what each sequence of the rows is encoded from."""
+    from onnxruntime import InferenceSession
+
+    numbers = [""] if len(feeds) == 1 else [f"_{number}" for number in range(1, len(feeds) + 1)]
+    feed = {name + number: value for number, of in zip(numbers, feeds, strict=True) for name, value in of.items()}
+    return list(InferenceSession(model).run(["logits", "score"], feed))
+
+
+def test_onnx_models_give_the_same_logits(
+    pooled_run: Run, tmp_path: Path, tiny_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("onnxscript")
-    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxruntime")
     monkeypatch.setenv("MTBERT_CACHE", str(tiny_cache))
-    assert main(["export", str(tiny_run.directory), str(tmp_path / "model"), "--onnx"]) == 0
+    export(pooled_run, tmp_path / "model", onnx=True)
     tokenizer = pytest.importorskip("transformers").AutoTokenizer.from_pretrained(tmp_path / "model")
-    run, others = load(tiny_run.directory), TEXTS[::-1]
-    for task in run.tasks:
-        sides = [TEXTS] if task == "sst" else [TEXTS, others]
-        feed = {}
-        for number, texts in enumerate(sides, start=1):
-            for name, values in tokenizer(texts, padding=True, return_tensors="np").items():
-                feed[name if len(sides) == 1 else f"{name}_{number}"] = values
-        session = runtime.InferenceSession(tmp_path / "model" / "onnx" / f"{task}.onnx")
-        logits, score = session.run(["logits", "score"], feed)
-        ours = run.predict(task, *sides)
-        assert len(logits) == len(TEXTS)
-        expected = ours["prediction"] if task == "sst" else ours["score"]
-        np.testing.assert_allclose(score, expected.to_numpy(float), atol=1e-5)
+    for task in pooled_run.tasks:
+        for count in (1, 3, 5):  # any number of rows, of any length
+            texts = (TEXTS * 2)[:count]
+            sides = [texts] if task == "sst" else [texts, texts[::-1]]
+            feeds = [tokenizer(side, padding=True, return_tensors="np") for side in sides]
+            _, score = scored(tmp_path / "model" / "onnx" / f"{task}.onnx", feeds)
+            ours = pooled_run.predict(task, *sides)
+            expected = ours["prediction"] if task == "sst" else ours["score"]
+            np.testing.assert_allclose(score, expected.to_numpy(float), atol=1e-5)
+
+
+@pytest.mark.parametrize("head", ["concat", "symmetric_cross_encoder", "cosine_cross_encoder"])
+def test_heads_that_take_several_sequences_are_exported_for_any_number_of_rows(
+    head: str, tmp_path: Path, cache: Path
+) -> None:
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    config = compose(["scale=sample", "experiment=single_task/sts", f"tasks.sts.head={head}"])
+    module = untrained(config)
+    write_onnx_models(module, tmp_path / "onnx")
+    task = PaddedTask(module.encoder, module.heads["sts"], module.tasks["sts"]).eval()
+    for rows in (1, 4):
+        ids = [np.random.default_rng(side).integers(5, 50, (rows, 6 + side)) for side in range(task.task.num_sequences)]
+        feeds = [dict(zip(INPUTS, (each, np.ones_like(each), np.zeros_like(each)), strict=True)) for each in ids]
+        logits, _ = scored(tmp_path / "onnx" / "sts.onnx", feeds)
+        with torch.no_grad():
+            ours, _ = task(*[torch.from_numpy(each) for feed in feeds for each in feed.values()])
+        np.testing.assert_allclose(logits, ours.numpy(), atol=1e-5)
 
 
 def test_an_existing_folder_stays(tiny_run: RunRecord, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,8 @@ all rows come before all second ones.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -15,6 +17,11 @@ from torch.nn import functional as F
 from mtbert.errors import InputError
 
 Reads = tuple[tuple[int, ...], ...]
+
+
+def sides(values: Float[Tensor, "count*rows ..."], count: int) -> Sequence[Float[Tensor, "rows ..."]]:
+    """All first ones, all second ones, …: as ``chunk``, by which an exported model would know one number of rows."""
+    return values.unflatten(0, (count, -1)).unbind(0)
 
 
 class SentenceHead(nn.Module):
@@ -42,7 +49,7 @@ class SymmetricCrossEncoderHead(SentenceHead):
     reads: Reads = ((0, 1), (1, 0))
 
     def forward(self, pooled: Float[Tensor, "2*rows hidden"]) -> Float[Tensor, "rows outputs"]:
-        one_way, other_way = super().forward(pooled).chunk(2)
+        one_way, other_way = sides(super().forward(pooled), 2)
         return (one_way + other_way) / 2
 
 
@@ -59,7 +66,7 @@ class PairHead(nn.Module):
         self.interact = nn.Linear(hidden_size, num_outputs)
 
     def forward(self, pooled: Float[Tensor, "2*rows hidden"]) -> Float[Tensor, "rows outputs"]:
-        first, second = self.dropout(pooled).chunk(2)
+        first, second = sides(self.dropout(pooled), 2)
         return self.interact(self.linear_1(first) * self.linear_2(second))
 
 
@@ -74,7 +81,7 @@ class ConcatHead(nn.Module):
         self.linear = nn.Linear(4 * hidden_size, num_outputs)
 
     def forward(self, pooled: Float[Tensor, "2*rows hidden"]) -> Float[Tensor, "rows outputs"]:
-        u, v = pooled.chunk(2)
+        u, v = sides(pooled, 2)
         return self.linear(self.dropout(torch.cat([u, v, (u - v).abs(), u * v], dim=-1)))
 
 
@@ -94,7 +101,7 @@ class CosineHead(nn.Module):
         nn.init.constant_(self.linear.bias, -2.5)
 
     def forward(self, pooled: Float[Tensor, "2*rows hidden"]) -> Float[Tensor, "rows outputs"]:
-        u, v = pooled.chunk(2)
+        u, v = sides(pooled, 2)
         return self.linear(F.cosine_similarity(u, v).unsqueeze(-1))
 
 
@@ -109,7 +116,7 @@ class CosineCrossEncoderHead(nn.Module):
         self.joined = SentenceHead(hidden_size, num_outputs, dropout)
 
     def forward(self, pooled: Float[Tensor, "3*rows hidden"]) -> Float[Tensor, "rows outputs"]:
-        first, second, joined = pooled.chunk(3)
+        first, second, joined = sides(pooled, 3)
         return self.cosine(torch.cat([first, second])) + self.joined(joined)
 
 
