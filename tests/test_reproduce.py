@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -15,7 +17,8 @@ from mtbert.compose import compose
 from mtbert.estimate import loaded, operations
 from mtbert.plan import make_plan
 from mtbert.runtime import find_runtime
-from synthetic_runs import record, store
+from mtbert.study import StudyFailed
+from synthetic_runs import record
 
 
 def real_rows(folder: Path) -> None:
@@ -73,11 +76,36 @@ def test_one_study_is_made_of_what_was_asked_for(
 
 
 def test_the_table_has_the_rows_that_were_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    directories = [store(tmp_path, record(name)).parent for name in ("00_baseline", "12_frozen_encoder")]
-    reproduce._print_table(directories, "0,12")
-    assert re.findall(r"^\[(\d+)\]", capsys.readouterr().out, re.MULTILINE) == ["0", "12"]
-    reproduce._print_table(directories, None)
-    assert len(re.findall(r"^\[(\d+)\]", capsys.readouterr().out, re.MULTILINE)) == 13
+    def rows(names: list[str], all_rows: bool) -> list[str]:
+        plans = [SimpleNamespace(directory=tmp_path / name, config=SimpleNamespace(name=name)) for name in names]
+        for plan in plans:
+            record(plan.config.name).write(plan.directory)
+        reproduce._print_table(cast(Any, plans), all_rows)
+        return re.findall(r"^(\[\d+\]|mine)", capsys.readouterr().out, re.MULTILINE)
+
+    assert rows(["00_baseline", "12_frozen_encoder"], all_rows=False) == ["[0]", "[12]"]
+    assert rows(["mine"], all_rows=False) == ["mine"]
+    assert len(rows(["00_baseline"], all_rows=True)) == 13
+    reproduce._print_table([], all_rows=True)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_the_baseline_is_beside_what_was_asked_for_if_done_and_failures_come_last(
+    done: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[str] = []
+
+    def fail(_: list[str]) -> None:
+        raise StudyFailed({"some run": "reason"}, 2)
+
+    monkeypatch.setattr(hydra_app, "main", fail)
+    monkeypatch.setattr(reproduce, "finished", lambda plan: object() if done else None)
+    monkeypatch.setattr(reproduce, "_print_table", lambda plans, all_rows: shown.extend(p.config.name for p in plans))
+    arguments = argparse.Namespace(scale="sample", seeds="1", experiments="12", jobs=1, overrides=[])
+    with pytest.raises(StudyFailed):
+        reproduce.main(arguments)
+    assert shown == ["12_frozen_encoder", *["00_baseline"] * done]
 
 
 def test_the_expected_work_grows_with_the_epochs_and_shrinks_with_a_fixed_encoder() -> None:

@@ -7,6 +7,7 @@ import pty
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -70,14 +71,22 @@ def test_a_run_of_ones_own_stops(number: signal.Signals) -> None:
 
 
 IN_A_TERMINAL = """
-import fcntl, sys, termios
+import fcntl, sys, termios, time
+from mtbert.callbacks import Recorder
 from mtbert.cli import main
+evaluated = Recorder._running
+def slowly(self, module):  # between the last look at what was asked for and the epoch's line
+    time.sleep(0.5)
+    return evaluated(self, module)
+Recorder._running = slowly
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_a_run_whose_terminal_is_closed_leaves_a_checkpoint(tiny_cache: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def run_in_a_terminal(tiny_cache: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """A run of many epochs that has begun, and the other end of its terminal."""
     mine, its = pty.openpty()
     settings = ["experiment=smoke/tiny", "epochs=500", f"runs_dir={tmp_path}", "trainer.checkpoint_every_minutes=60"]
     run = subprocess.Popen(
@@ -88,12 +97,24 @@ def test_a_run_whose_terminal_is_closed_leaves_a_checkpoint(tiny_cache: Path, tm
     shown = b""
     while b"epoch 2/" not in shown:
         shown += os.read(mine, 4096)
-    os.close(mine)
+    yield run, mine
+    run.kill()
+    run.wait()
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.2, 0.4])
+def test_a_run_whose_terminal_is_closed_leaves_a_checkpoint(
+    run_in_a_terminal: tuple[subprocess.Popen[bytes], int], tmp_path: Path, delay: float
+) -> None:
+    run, terminal = run_in_a_terminal
+    time.sleep(delay)
+    os.close(terminal)
     assert run.wait(timeout=120) == 128 + signal.SIGHUP
     assert list(tmp_path.glob("smoke.tiny-*/checkpoints/last.safetensors"))
+    assert not list(tmp_path.glob("smoke.tiny-*/failed.json"))
 
 
-def test_a_command_under_nohup_outlives_the_terminal() -> None:
+def test_what_nohup_ignores_stays_ignored() -> None:
     asked = "import signal; from mtbert.cli import main; main(['--version']); signal.raise_signal(signal.SIGHUP)"
     done = subprocess.run(["nohup", sys.executable, "-c", asked], capture_output=True, text=True)
     assert (done.returncode, done.stdout.startswith("mtbert ")) == (0, True)

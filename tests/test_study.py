@@ -92,8 +92,13 @@ def test_a_study_killed_in_the_middle_goes_on(tmp_path: Path) -> None:
     assert sorted(json.loads(path.read_text())["seed"] for path in tmp_path.glob(f"*/{RESULT_FILE}")) == [1, 2]
 
 
-@pytest.mark.parametrize("signal_sent", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_study_leaves_no_process_behind(tmp_path: Path, signal_sent: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("signal_sent", "send"),
+    [(signal.SIGINT, os.kill), (signal.SIGTERM, os.kill), (signal.SIGHUP, os.killpg)],  # a terminal's goes to all
+)
+def test_a_stopped_study_leaves_no_process_behind(
+    tmp_path: Path, signal_sent: signal.Signals, send: Callable[[int, int], None]
+) -> None:
     command = [sys.executable, "-m", "mtbert", "train", "-m", "experiment=00_baseline", *TINY, "epochs=3000"]
     process = subprocess.Popen(
         command, env=environment(tmp_path), stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -102,11 +107,11 @@ def test_a_stopped_study_leaves_no_process_behind(tmp_path: Path, signal_sent: s
     for line in process.stderr:
         if "epoch 1/" in line:
             break
-    process.send_signal(signal_sent)
+    send(process.pid, signal_sent)
     rest = process.stderr.read()  # ends only when the run's own process has ended too
     assert process.wait(timeout=60) == 128 + signal_sent
-    assert rest.splitlines()[-1] == "mtbert: stopped; the same command again goes on from here"
-    assert not results(tmp_path)
+    assert "mtbert: stopped; the same command again goes on from here" in rest.splitlines()[-2:]
+    assert not results(tmp_path) and not list(tmp_path.glob("*/failed.json"))
 
 
 def job(runs: Path, seed: int, *overrides: str) -> Job:

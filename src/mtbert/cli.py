@@ -9,12 +9,12 @@ import sys
 import threading
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
 from mtbert import __version__
 from mtbert.errors import InputError, Stopped, explain, nearest
+from mtbert.terminal import tell
 
 # command -> module with add_arguments(parser) and main(args), and what it is for
 COMMANDS = {
@@ -59,13 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     except (Exception, Stopped) as error:
-        if debug:
-            traceback.print_exc()
         line, status = explain(error)
         if isinstance(error, Stopped) and arguments[0] in RESUMABLE:
             line += "; the same command again goes on from here"
-        with suppress(OSError):  # the terminal may be gone
-            print(f"mtbert: {line}", file=sys.stderr)
+        tell(f"{traceback.format_exc() if debug else ''}mtbert: {line}")
         return status
 
 

@@ -31,7 +31,7 @@ class Taken(InputError):
 
 
 class Stopped(BaseException):
-    """Somebody asked the process to stop (Ctrl-C, SIGTERM); ``number`` is the signal's."""
+    """Somebody asked the process to stop (Ctrl-C, SIGTERM, a closed terminal); ``number`` is the signal's."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)

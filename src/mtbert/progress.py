@@ -15,7 +15,7 @@ from mtbert.data.updates import Update
 from mtbert.module import MultitaskModule
 from mtbert.plan import Plan
 from mtbert.study import LABEL, PLAIN
-from mtbert.terminal import clock
+from mtbert.terminal import clock, tell
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class Progress(Callback):
         self._close()
         epoch = self.recorder.epochs[-1]
         line = f"{self._position(epoch)}  {_figures(epoch)}"
-        print(f"{self.label}  {line}", file=sys.stderr, flush=True)
+        tell(f"{self.label}  {line}")
         logger.info("%s", line)
 
     def on_exception(  # type: ignore[override]

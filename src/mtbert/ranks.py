@@ -33,6 +33,7 @@ from mtbert.errors import LOST, OUT_OF_MEMORY, InputError, explain, lost_connect
 from mtbert.plan import Plan
 from mtbert.rundir import record_failure
 from mtbert.runtime import Runtime
+from mtbert.terminal import tell
 
 GRACE = 10.0  # seconds for a process to end by itself
 
@@ -179,7 +180,7 @@ def _watch(plan: Plan, others: list[_Other], folder: str, over: threading.Event)
         assert first is not None
         line, status = explain(first.reason())
         record_failure(plan, line)
-        print(f"mtbert: {line}", file=sys.stderr, flush=True)
+        tell(f"mtbert: {line}")
         shutil.rmtree(folder, ignore_errors=True)
         os._exit(status)
 

@@ -6,17 +6,18 @@ import argparse
 import logging
 import os
 import shlex
-import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtbert.compose import compose
 from mtbert.config import Config
 from mtbert.errors import InputError
-from mtbert.results.paper import experiment_names, paper_rows
+from mtbert.results.paper import BASELINE, experiment_names, paper_rows
+from mtbert.rundir import finished
 from mtbert.runtime import shared_out
-from mtbert.terminal import clock
+from mtbert.terminal import clock, tell
 
 if TYPE_CHECKING:
     from mtbert.plan import Plan
@@ -46,15 +47,18 @@ def main(args: argparse.Namespace) -> int:
     if args.jobs < 1:
         raise InputError(f"--jobs {args.jobs}: expected a number above 0")
     scale, why = (args.scale, "asked for") if args.scale else pick_scale()
-    print(f"scale: {scale} ({why})", file=sys.stderr)
+    tell(f"scale: {scale} ({why})")
     devices = compose([f"scale={scale}", *args.overrides]).trainer.devices
     shared = [f"scale={scale}", *shared_out(args.jobs, devices), *args.overrides]
     plans = [_plan(["experiment=" + name, f"seed={seed}", *shared]) for seed in seeds for name in experiments]
     _announce(plans, args.jobs)
     study = ["-m", f"experiment={','.join(experiments)}", f"seed={','.join(map(str, seeds))}", *shared]
-    print(f"study: mtbert train {shlex.join(study)}", file=sys.stderr, flush=True)
+    tell(f"study: mtbert train {shlex.join(study)}")
     failure = _run(study, args.jobs)
-    _print_table([plan.directory for plan in plans if plan.directory.is_dir()], args.experiments)
+    if BASELINE not in experiments:  # differences are to it
+        beside = [_plan([f"experiment={BASELINE}", f"seed={seed}", *shared]) for seed in seeds]
+        plans += [plan for plan in beside if finished(plan) is not None]
+    _print_table(plans, all_rows=args.experiments is None)
     if failure:
         raise failure
     return 0
@@ -106,7 +110,6 @@ def _plan(overrides: Sequence[str]) -> Plan:
 def _announce(plans: Sequence[Plan], jobs: int) -> None:
     """One line: what machine, how many runs are left, how long they should take."""
     from mtbert.estimate import estimate_seconds
-    from mtbert.rundir import finished
 
     missing = list({plan.hash: plan for plan in plans if finished(plan) is None}.values())
     if not missing:
@@ -117,7 +120,7 @@ def _announce(plans: Sequence[Plan], jobs: int) -> None:
     seconds = estimate_seconds(missing, jobs)
     about = f"about {clock(seconds)} (h:mm:ss)" if seconds >= 3600 else f"about {clock(seconds)} (m:ss)"
     together = f", {jobs} at a time" if jobs > 1 else ""
-    print(f"expected: {about} for {len(missing)} runs of {what}{together}", file=sys.stderr, flush=True)
+    tell(f"expected: {about} for {len(missing)} runs of {what}{together}")
 
 
 def _run(study: Sequence[str], jobs: int) -> InputError | None:
@@ -131,12 +134,13 @@ def _run(study: Sequence[str], jobs: int) -> InputError | None:
     return None
 
 
-def _print_table(directories: Sequence[Path], experiments: str | None) -> None:
-    from mtbert.results.table import add_arguments, main
+def _print_table(plans: Sequence[Plan], all_rows: bool) -> None:
+    """The table of what there is of ``plans``; ``all_rows``: with those of the paper's rows that are not among them."""
+    from mtbert.results.record import find_runs
+    from mtbert.results.render import render_terminal
+    from mtbert.results.table import table_of
 
-    if not directories:
-        return
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    chosen = ["--experiments", experiments] if experiments else []
-    main(parser.parse_args(["--runs", *map(str, directories), *chosen]))
+    runs = find_runs(*dict.fromkeys(plan.directory for plan in plans if plan.directory.is_dir()))
+    if runs.done or runs.failed:
+        only = () if all_rows else tuple(plan.config.name for plan in plans)
+        render_terminal(table_of(replace(runs, only=only)))

@@ -7,7 +7,6 @@ import logging
 import os
 import shlex
 import shutil
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from mtbert.errors import InputError, Taken
 from mtbert.plan import Plan
 from mtbert.results.archive import take_over
 from mtbert.results.record import RESULT_FILE, FailedRun, RunRecord, archives
+from mtbert.terminal import tell
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def claimed(plan: Plan) -> Iterator[None]:
     except Timeout:
         if IN_STUDY in os.environ:
             raise Taken(f"{plan.directory.name}: another process is making this run") from None
-        print(f"{plan.directory.name}: another process is making this run; waiting for it", file=sys.stderr, flush=True)
+        tell(f"{plan.directory.name}: another process is making this run; waiting for it")
         lock.acquire()
     try:
         yield

@@ -9,7 +9,6 @@ import argparse
 import hashlib
 import json
 import math
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from mtbert.plan import make_plan
 from mtbert.results.record import AVERAGE
 from mtbert.runtime import find_runtime
 from mtbert.seeding import derive
+from mtbert.terminal import tell
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -69,7 +69,7 @@ def main(args: argparse.Namespace) -> int:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with _alone(folder):
         study = open_study(config, shared, space, args.seed)
-        print(f"search: {_made(study)} of {args.trials} trials made; {study.study_name}", file=sys.stderr)
+        tell(f"search: {_made(study)} of {args.trials} trials made; {study.study_name}")
         while _made(study) < args.trials:
             # Seeded by how many there were: a search that is continued suggests what an unbroken one would.
             study.sampler = optuna.samplers.TPESampler(seed=derive(args.seed, "search", _asked(study)) % 2**32)
@@ -247,13 +247,12 @@ def _report(study: Study) -> None:
     """The best trial as overrides on standard output; what was looked at on standard error."""
     trials = study.get_trials(deepcopy=False)
     pruned = sum(trial.state.name == "PRUNED" for trial in trials)
-    print(
+    tell(
         f"search: {_made(study)} trials, {pruned} of them ended early; dev rows were not read, "
-        "figures are of training rows held out",
-        file=sys.stderr,
+        "figures are of training rows held out"
     )
     if all(trial.state.name != "COMPLETE" for trial in trials):
         raise InputError("search: no trial has a defined average; expected at least one: try a narrower space")
     best = study.best_trial
-    print(f"best: average {best.value:.4f}, {best.user_attrs['run']}", file=sys.stderr)
+    tell(f"best: average {best.value:.4f}, {best.user_attrs['run']}")
     print(" ".join(f"{key}={value}" for key, value in best.params.items()))

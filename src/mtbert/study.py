@@ -20,7 +20,7 @@ from mtbert.plan import Plan
 from mtbert.process import import_torchmetrics
 from mtbert.results.record import FAILED_FILE, FailedRun
 from mtbert.rundir import IN_STUDY, begun, finished, is_claimed, record_alias, record_failure
-from mtbert.terminal import clock
+from mtbert.terminal import clock, tell
 
 LABEL = "MTBERT_LABEL"  # what a run's progress lines open with
 # Exit statuses of a run that was told to stop: no failure.
@@ -138,7 +138,7 @@ class _Study:
             if ready and len(ready) == len(self.left) and not self.waited:
                 self.waited = True
                 names = ", ".join(job.plan.directory.name for job in self.left)
-                print(f"study: waiting for what another process is making: {names}", file=sys.stderr, flush=True)
+                tell(f"study: waiting for what another process is making: {names}")
             return None
 
     def _make(self, job: Job, place: Place, alone: bool = False) -> None:
@@ -156,7 +156,7 @@ class _Study:
             self.again.put(job)
             self.unfinished.discard(job.plan.hash)  # nobody waits for it
             text = "killed, for memory it seems; it will be tried once more, alone"
-            print(f"{job.plan.directory.name}: {text}", file=sys.stderr, flush=True)
+            tell(f"{job.plan.directory.name}: {text}")
         else:
             self._ended(job, status)
 
@@ -184,11 +184,11 @@ class _Study:
         if status:
             name, reason = job.plan.directory.name, _reason(job, status)
             self.failures[name] = reason
-            print(f"FAILED {name}: {reason}", file=sys.stderr, flush=True)
+            tell(f"FAILED {name}: {reason}")
         elif self.ended < self.total:
             left = (time.perf_counter() - self.started) / self.ended * (self.total - self.ended)
             text = f"{self.ended} of {self.total} runs done, about {clock(left)} left"
-            print(f"study: {text}", file=sys.stderr, flush=True)
+            tell(f"study: {text}")
 
     def _count(self, job: Job) -> None:
         with self.lock:
@@ -215,7 +215,7 @@ def _announce(jobs: Sequence[Job], missing: Sequence[Job]) -> None:
     parts = [f"{len(jobs) - same - len(missing)} done", f"{len(missing) - half} to make", f"{half} to continue"]
     if same:
         parts.append(f"{same} the same as another")
-    print(f"study: {len(jobs)} runs: {', '.join(parts)}", file=sys.stderr, flush=True)
+    tell(f"study: {len(jobs)} runs: {', '.join(parts)}")
 
 
 def _reason(job: Job, status: int) -> str:

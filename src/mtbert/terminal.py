@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import suppress
+
+
+def tell(line: str) -> None:
+    """``line`` on standard error. Where nobody can read it any more, as when the terminal was closed, work goes on."""
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
+
 
 def clock(seconds: float) -> str:
     """``h:mm:ss`` or ``m:ss``."""

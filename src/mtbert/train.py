@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -40,6 +39,7 @@ from mtbert.rundir import claimed, finished, record_alias, record_failure, take_
 from mtbert.runtime import find_runtime
 from mtbert.stopping import deferred_signals
 from mtbert.teachers import find_teachers
+from mtbert.terminal import tell
 
 
 def run(
@@ -65,7 +65,7 @@ def run(
     check_parts(plan)
     with claimed(plan):
         if (done := finished(plan)) is not None:
-            print(f"{done.directory}: done already", file=sys.stderr)
+            tell(f"{done.directory}: done already")
             return record_alias(plan, done, overrides, arguments)
         take_up(plan)
         (plan.directory / FAILED_FILE).unlink(missing_ok=True)
