@@ -14,9 +14,10 @@ from mtbert.bench.clock import Timing, take_turns, timed
 from mtbert.bench.command import MEASURES
 from mtbert.bench.contestants import PEERS, Ours, Peer, chosen_setups
 from mtbert.bench.figures import Figure, as_text, rates, times
-from mtbert.bench.steps import COPY_NUMBERS, MATMUL_SIZE, _floor
+from mtbert.bench.steps import COPY_NUMBERS, MATMUL_SIZE, _floor, matmul_weights
 from mtbert.bench.workload import Setting, Workload
 from mtbert.cli import main
+from mtbert.model.encoder import BertConfig, BertEncoder
 
 NO_DROPOUT = ("encoder.hidden_dropout=0.0", "heads.dropout=0.0")
 CPU = torch.device("cpu")
@@ -124,3 +125,12 @@ def test_a_steps_floor_is_its_arithmetic_and_its_optimisers_traffic(workload: Wo
     seconds = 6 * weights * tokens + 28 * sum(p.numel() for p in encoder.parameters())
     assert figures["step, floor"] == pytest.approx(1e3 * seconds)
     assert figures["step, times its floor"] == pytest.approx(1 / seconds)
+
+
+def test_berts_shape_has_its_pooling_and_what_that_spares_is_not_counted() -> None:
+    base = Setting(encoder="base-shape", rows=4)
+    assert "encoder.pooling=pooler" in base.composition()
+    shape = BertConfig(vocab_size=10, hidden_size=4, num_attention_heads=2, num_hidden_layers=2, intermediate_size=8)
+    layer, after_attention = 3 * 4 * 4 + 4 * 4 + 2 * 4 * 8, 4 * 4 + 2 * 4 * 8
+    assert matmul_weights(BertEncoder(shape, "mean")) == (2 * layer, 0)
+    assert matmul_weights(BertEncoder(shape, "pooler")) == (2 * layer - after_attention, after_attention)

@@ -1,4 +1,4 @@
-"""The LightningModule: encoder, heads, losses and metrics. It knows nothing of files, loggers or schedules."""
+"""The LightningModule: encoder, heads and losses. It knows nothing of files, loggers or schedules."""
 
 from __future__ import annotations
 

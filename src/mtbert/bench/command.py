@@ -19,7 +19,7 @@ MEASURES = ("step", "evaluation", "predict", "frozen", "overhead", "startup", "m
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``mtbert bench``."""
     add = parser.add_argument
-    add("--encoder", help="a file of conf/encoder, or base-shape: BERT-base's sizes, random weights")
+    add("--encoder", help="a file of conf/encoder, or base-shape: BERT-base's sizes and pooling, random weights")
     add("--device", default="auto", help="cpu, cuda (default: auto)")
     add("--precision", default="auto", help="of ours: 32-true, bf16-mixed (default: auto)")
     add("--peer", action="append", metavar="NAME", help="a peer, or all (default: all but compiled ones)")

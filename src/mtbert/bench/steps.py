@@ -88,9 +88,11 @@ def _floor(workload: Workload, size: int, ours: Timing, ceilings: Mapping[str, T
 
 
 def _operations(workload: Workload, size: int) -> float:
-    """6 a weight and real token: forward and backward."""
+    """6 a weight and real token that is multiplied with it: forward and backward."""
     tokens = float(np.mean([workload.train.num_tokens()[rows].sum() for rows in workload.batches(size)]))
-    return 6 * matmul_weights(workload.encoder()) * tokens
+    pooled = size * workload.train.num_sequences / len(workload.train)
+    all_slots, pooled_slots = matmul_weights(workload.encoder())
+    return 6 * (all_slots * tokens + pooled_slots * pooled)
 
 
 def _matmul_size(workload: Workload) -> int:
@@ -112,9 +114,14 @@ def copy(workload: Workload) -> Callable[[int], object]:
     return lambda _: target.copy_(source)
 
 
-def matmul_weights(encoder: BertEncoder) -> int:
-    """The weights that every token is multiplied with."""
-    return sum(parameter.numel() for parameter in encoder.layers.parameters() if parameter.dim() == 2)
+def matmul_weights(encoder: BertEncoder) -> tuple[int, int]:
+    """The layers' weights that every token is multiplied with, and those that first tokens alone are."""
+    weights = sum(parameter.numel() for parameter in encoder.layers.parameters() if parameter.dim() == 2)
+    if encoder.pooling == "mean":
+        return weights, 0
+    last = dict(encoder.layers[-1].named_parameters())
+    after = sum(last[f"{name}.weight"].numel() for name in ("attention.output", "intermediate", "output"))
+    return weights - after, after
 
 
 PART: dict[str, Any] = {}  # what the process of a contestant keeps between its turns

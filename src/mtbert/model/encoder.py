@@ -1,7 +1,7 @@
 """minBERT: the encoder of Devlin et al. (2019), over packed sequences.
 
 Legend of axes: ``slots`` places of all rows of packed sequences, hardly any of them filler (mtbert.data.packing);
-``hidden`` = ``heads * size``.
+``wanted`` those of them that are asked for; ``hidden`` = ``heads * size``.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def rows_of(packed: Packed, num_heads: int, dtype: torch.dtype) -> list[Rows]:
 Wanted = Int[Tensor, " wanted"] | None  # indices of slots; None: all of them
 
 
-def of(values: Float[Tensor, "slots hidden"], wanted: Wanted) -> Float[Tensor, "wanted hidden"]:
+def selected(values: Float[Tensor, "slots hidden"], wanted: Wanted) -> Float[Tensor, "wanted hidden"]:
     return values if wanted is None else values.index_select(0, wanted)
 
 
@@ -126,7 +126,7 @@ class Attention(nn.Module):
     ) -> Float[Tensor, "wanted hidden"]:
         parts = self.qkv(hidden_states).split([each.group.num_slots for each in rows])
         context = torch.cat([self.attend(part, each) for part, each in zip(parts, rows, strict=True)])
-        return self.output(of(context, wanted))
+        return self.output(selected(context, wanted))
 
     def attend(self, qkv: Float[Tensor, "slots 3*hidden"], rows: Rows) -> Float[Tensor, "slots hidden"]:
         """softmax(q k^T / sqrt(size) + bias) v for rows of one width.
@@ -152,7 +152,7 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """One post-LN transformer layer: each sublayer is added to its input, then normalised.
 
-    Every slot is attended to, but only ``wanted`` ones come out: what nobody reads is not computed.
+    Attention is that of all slots; what comes after it is computed for ``wanted`` ones alone.
     """
 
     def __init__(self, config: BertConfig):
@@ -168,7 +168,7 @@ class Block(nn.Module):
         self, hidden_states: Float[Tensor, "slots hidden"], rows: Sequence[Rows], wanted: Wanted = None
     ) -> Float[Tensor, "wanted hidden"]:
         attended = self.attention(hidden_states, rows, wanted)
-        hidden_states = self.attention_norm(of(hidden_states, wanted) + self.dropout(attended))
+        hidden_states = self.attention_norm(selected(hidden_states, wanted) + self.dropout(attended))
         output = self.output(F.gelu(self.intermediate(hidden_states)))
         return self.output_norm(hidden_states + self.dropout(output))
 

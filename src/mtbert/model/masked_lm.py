@@ -29,6 +29,6 @@ class MaskedLmHead(nn.Module):
     def losses(self, encoder: BertEncoder, update: MaskedUpdate) -> Float[Tensor, " chosen"]:
         """Cross entropy of every masked token."""
         assert update.packed is not None
-        hidden = encoder.encode(encoder.embed(update.packed), update.packed).index_select(0, update.positions)
+        hidden = encoder.encode(encoder.embed(update.packed), update.packed, update.positions)
         logits = self(hidden, encoder.embeddings.word_embeddings.weight)
         return F.cross_entropy(logits.float(), update.targets, reduction="none")
