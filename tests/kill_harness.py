@@ -47,6 +47,7 @@ from mtbert.compose import compose
 from mtbert.config import Config
 from mtbert.data.datamodule import MixedDataModule
 from mtbert.errors import Stopped, explain
+from mtbert.evaluation import Evaluation
 from mtbert.module import MultitaskModule
 from mtbert.results.record import RunRecord
 
@@ -77,7 +78,7 @@ EVENTS: Mapping[str, Sequence[tuple[Any, str]]] = {
         (mtbert.paths, "_sync_directory"),
         (Path, "replace"),
     ],
-    "evaluation": [(MultitaskModule, "validation_step"), (MultitaskModule, "measure")],
+    "evaluation": [(MultitaskModule, "validation_step"), (Evaluation, "metrics")],
     "phase change": [
         (MultitaskModule, "begin"),
         (MultitaskModule, "cache_embeddings"),
