@@ -10,9 +10,7 @@ from mtbert.data.datamodule import MixedDataModule
 from mtbert.model.pretrained import load_encoder
 from mtbert.module import MultitaskModule, build_module
 from mtbert.plan import Plan, make_plan
-from mtbert.runtime import Runtime
-
-RUNTIME = Runtime("cpu", "32-true", 1, "cpu")
+from toy_data import RUNTIME
 
 
 def module_of(*overrides: str) -> tuple[MultitaskModule, MixedDataModule, Plan]:

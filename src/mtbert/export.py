@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from mtbert.card import model_card
 from mtbert.errors import InputError
 from mtbert.run import Run, load
+from mtbert.terminal import tell
 
 if TYPE_CHECKING:
     from mtbert.model.encoder import BertEncoder
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """``mtbert export``: write the folder, whole or not at all."""
     export(load(args.run), args.output, onnx=args.onnx)
-    print(f"{args.output}: written", file=sys.stderr)
+    tell(f"{args.output}: written")
     return 0
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from mtbert.errors import LOST, InputError, explain, lost_connection, out_of_memory
 from mtbert.process import prepare
 from mtbert.stopping import SIGNALS
+from mtbert.terminal import tell
 
 
 def main(directory: str, rank: str, folder: str) -> int:
@@ -30,7 +31,7 @@ def main(directory: str, rank: str, folder: str) -> int:
     except Exception as error:
         shutil.rmtree(folder, ignore_errors=True)  # rank 0 may be gone
         line, status = explain(error)
-        print(line, file=sys.stderr)
+        tell(line)
         return LOST if lost_connection(error) and not out_of_memory(error) else status
     return 0
 

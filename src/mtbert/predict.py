@@ -15,6 +15,7 @@ from mtbert.errors import InputError, nearest
 from mtbert.paths import atomic_write
 from mtbert.process import keep_freed_memory
 from mtbert.run import Run, load
+from mtbert.terminal import tell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -167,8 +168,8 @@ def _warn(source: str, sentences: pd.DataFrame, fate: str) -> None:
     """Count rows with an empty sentence on standard error."""
     empty = sentences.apply(lambda column: column.str.strip() == "").any(axis=1)
     if count := int(empty.sum()):
-        print(f"mtbert: {source}: {count} of {len(empty)} rows have an empty sentence (first: line {empty.idxmax()}), "
-              f"{fate}", file=sys.stderr)  # fmt: skip
+        where = f"(first: line {empty.idxmax()})"
+        tell(f"mtbert: {source}: {count} of {len(empty)} rows have an empty sentence {where}, {fate}")
 
 
 def _ids(run: Run, task: str, frame: pd.DataFrame) -> tuple[str, list[str]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from mtbert.errors import InputError, nearest
 from mtbert.paths import atomic_write
 from mtbert.process import prepare
+from mtbert.terminal import tell
 
 MEASURES = ("step", "evaluation", "predict", "frozen", "overhead", "startup", "memory")
 
@@ -49,7 +49,7 @@ def main(args: argparse.Namespace) -> int:
     bench = measures.Bench(setting, setting.workload(), setups, args.repeats)
     figures = []
     for name in chosen:
-        print(f"measuring: {name}", file=sys.stderr, flush=True)
+        tell(f"measuring: {name}")
         figures += next(getattr(part, name) for part in (steps, measures, processes) if hasattr(part, name))(bench)
     about = header(bench)
     print(as_text(about, figures))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from mtbert.results.paper import experiment_names, paper_rows
 from mtbert.results.record import runs_dir
 from mtbert.results.scoring import worst_errors
 from mtbert.results.table import build_table
+from mtbert.terminal import tell
 
 Named = tuple[str, Figure]
 
@@ -100,7 +100,7 @@ def _of_predictions(row: MeasuredRow, predicted: TaskPredictions, sentences: boo
     try:
         texts = row.sentences(name)
     except InputError as error:
-        print(f"no worst errors of {name} ({row.slug}): {error}", file=sys.stderr)
+        tell(f"no worst errors of {name} ({row.slug}): {error}")
         return
     errors = worst_errors(predicted.frame, MOST)
     if len(errors):
