@@ -126,11 +126,11 @@ def test_a_typo_has_its_nearest_name(change: tuple[str, str], message: str, tmp_
 def test_the_command_prints_verdicts_and_what_is_not_run(
     evidence: MakeEvidence, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    evidence(baseline=0.3, epochs=0.8)
+    evidence(seeds=4, baseline=0.3, epochs=0.8)
     assert main(["claims", "--runs", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "Claims: 1 holds" in printed and "not run yet: mtbert train -m experiment=02_batch_size_8," in printed
     assert main(["claims", "--runs", str(tmp_path), "--format", "json", "--output", str(tmp_path / "c.json")]) == 0
     rows = json.loads((tmp_path / "c.json").read_text())[0]["rows"]
-    assert rows[0]["verdict"] == HOLDS and rows[0]["seeds"] == 3 and rows[0]["ours"] > 0.1
+    assert rows[0]["verdict"] == HOLDS and rows[0]["seeds"] == 4 and rows[0]["ours"] > 0.1
     assert main(["claims", "--runs", str(tmp_path / "c.json")]) == 2

@@ -12,28 +12,63 @@ from hypothesis import strategies as st
 from mtbert.results.statistics import Estimate, combine, holm
 
 
-def simulated(random: np.random.Generator, seeds: int, seed_sd: float, rows_sd: float) -> np.ndarray:
-    """Figures whose true mean is 0: dev rows shift all seeds alike, and their resampling is as wide as that shift."""
-    shift = random.normal(0, rows_sd)
-    resampled = random.normal(0, rows_sd, 300) if rows_sd else np.zeros(300)
-    measured = shift + random.normal(0, seed_sd, seeds)
-    return measured[:, None] + np.concatenate([[0.0], resampled])
+def simulated(
+    random: np.random.Generator, seeds: int, seed_sd: float, rows_sd: float, both_sd: float = 0.0
+) -> np.ndarray:
+    """Figures whose true mean is 0: dev rows shift all seeds alike and, by ``both_sd``, each by itself; rows drawn anew
+    do both again, as widely."""
+    shift, own = random.normal(0, rows_sd), random.normal(0, both_sd, seeds)
+    resampled = random.normal(0, rows_sd, 300) + random.normal(0, both_sd, (seeds, 300))
+    measured = shift + own + random.normal(0, seed_sd, seeds)
+    return measured[:, None] + np.hstack([np.zeros((seeds, 1)), resampled])
 
 
-@pytest.mark.parametrize(("seeds", "seed_sd", "rows_sd"), [(1, 0.0, 1.0), (3, 1.0, 1.0), (3, 1.0, 0.1), (5, 1.0, 0.5)])
-def test_nineteen_of_twenty_intervals_hold_the_truth(seeds: int, seed_sd: float, rows_sd: float) -> None:
+@pytest.mark.parametrize(
+    ("seeds", "seed_sd", "rows_sd", "both_sd"),
+    [
+        (1, 0.0, 1.0, 0.0),
+        (3, 1.0, 1.0, 0.0),
+        (3, 1.0, 0.1, 0.0),
+        (5, 1.0, 0.5, 0.0),
+        (2, 1.0, 0.3, 1.0),
+        (3, 0.0, 0.0, 1.0),
+        (3, 0.0, 0.5, 1.0),
+        (3, 1.0, 0.3, 1.0),
+        (5, 0.5, 1.0, 1.0),
+    ],
+)
+def test_nineteen_of_twenty_intervals_hold_the_truth(
+    seeds: int, seed_sd: float, rows_sd: float, both_sd: float
+) -> None:
     random = np.random.default_rng(seeds)
-    estimates = [combine([(1.0, simulated(random, seeds, seed_sd, rows_sd))], paired=True) for _ in range(400)]
+    figures = [simulated(random, seeds, seed_sd, rows_sd, both_sd) for _ in range(400)]
+    estimates = [combine([(1.0, each)], paired=True) for each in figures]
     coverage = np.mean([estimate.low <= 0 <= estimate.high for estimate in estimates])
     assert 0.92 <= coverage <= 0.995
     assert np.mean([estimate.p < 0.05 for estimate in estimates]) == pytest.approx(1 - coverage)
 
 
-def test_seeds_are_drawn_so_that_their_spread_is_right_where_they_are_few() -> None:
-    figures = np.repeat([[0.0], [1.0], [2.0]], 20_001, axis=1)  # dev rows change nothing
+def test_what_a_seed_makes_of_these_rows_counts_once() -> None:
+    random = np.random.default_rng(0)
+    estimates = [combine([(1.0, simulated(random, 5, 0.0, 0.0, 1.0))], paired=True) for _ in range(200)]
+    assert np.mean([estimate.se for estimate in estimates]) == pytest.approx(1 / math.sqrt(5), rel=0.2)
+    assert np.mean([estimate.rows_se**2 for estimate in estimates]) < 0.02, "more seeds would take it away"
+
+
+def test_the_spread_of_seeds_is_right_where_they_are_few() -> None:
+    figures = np.repeat([[0.0], [1.0], [2.0]], 301, axis=1)  # dev rows change nothing
     estimate = combine([(1.0, figures)], paired=True)
-    assert estimate.se == pytest.approx(1 / math.sqrt(3), rel=0.03)  # s / sqrt(n), what n draws of n would not give
-    assert estimate.df == pytest.approx(2, rel=0.1)  # n - 1
+    assert estimate.se == pytest.approx(1 / math.sqrt(3))  # s / sqrt(n)
+    assert estimate.df == pytest.approx(2)  # n - 1
+
+
+def test_seeds_apart_add_up_by_their_weights() -> None:
+    random = np.random.default_rng(0)
+    terms = [(1.0, simulated(random, 3, 1.0, 0.0)), (-2.0, simulated(random, 4, 1.0, 0.0))]
+    estimate = combine(terms, paired=False)
+    variances = [figures[:, 0].var(ddof=1) / len(figures) for _, figures in terms]
+    assert estimate.se == pytest.approx(math.sqrt(variances[0] + 4 * variances[1]))
+    assert estimate.seeds == 3
 
 
 def test_pairing_takes_out_what_seeds_share() -> None:

@@ -37,7 +37,7 @@ class Cell:
     difference: float | None = None  # of means, to our baseline
     low: float | None = None  # 95 % interval of the difference, where the runs left dev predictions
     high: float | None = None
-    p: float | None = None  # of no difference, corrected for all rows that are compared (Holm)
+    p: float | None = None  # of no difference, over seeds, corrected for all rows that are compared (Holm)
     best: float | None = None  # mean at the epoch with the best dev average, the paper's way of choosing
     last: float | None = None  # mean after the last epoch
     paper: float | None = None

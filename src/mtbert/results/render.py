@@ -141,8 +141,9 @@ def star(cell: Cell) -> str:
 
 
 def _legend(table: Table, marks: str) -> str:
-    intervals = any(cell.low is not None for row in table.all_rows for cell in row.cells)
-    marks += "; * significant among all rows compared, Holm, p < 0.05" * intervals
+    cells = [cell for row in table.all_rows for cell in row.cells]
+    intervals = any(cell.low is not None for cell in cells)
+    marks += "; * significant among all rows compared, Holm, p < 0.05" * any(cell.p is not None for cell in cells)
     parts = ["our figure", f"its difference to our baseline ({marks})", "the paper's figure"]
     parts += ["the difference's 95 % interval"] * intervals
     parts += ["best, last: the average at the best epoch by dev average, and after the last one"] * _has_other_ways(
@@ -150,7 +151,7 @@ def _legend(table: Table, marks: str) -> str:
     )
     if table.published_log:
         parts.append("the published log's at its best epoch")
-    if any(cell.sd is not None for row in table.all_rows for cell in row.cells):
+    if any(cell.sd is not None for cell in cells):
         parts.append("± standard deviation over (n) seeds")
     return f"{'; '.join(parts)}."
 

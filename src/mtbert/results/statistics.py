@@ -1,4 +1,4 @@
-"""How sure a difference is: resampled seeds and dev rows, Student's t for few seeds, Holm for many comparisons."""
+"""How sure a difference is: resampled dev rows, the spread of seeds, Student's t for few seeds, Holm for many."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Figures = Float[np.ndarray, "seeds replicates"]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A combination of figures with its uncertainty.
+    """A combination of figures with its uncertainty: ``se`` is ``sqrt(rows_se^2 + seed_sd^2 / seeds)``.
 
-    ``se`` is the standard error over resampled seeds and dev rows together, ``rows_se`` that over dev rows alone, and
-    ``seed_sd`` the standard deviation from seed to seed (0 where ``seeds`` is 1: one seed says nothing about others,
-    so the interval then holds for these trained weights alone).
+    ``seed_sd`` is the standard deviation from seed to seed: of what seeds make of all rows, and of what each makes of
+    the rows that happen to be there (0 where ``seeds`` is 1: one seed says nothing about others, so the interval then
+    holds for these trained weights alone). ``rows_se`` is what dev rows do to all seeds alike.
     """
 
     value: float
@@ -61,53 +61,56 @@ class Estimate:
         there is one seed and so no spread to go by.
         """
         distance = abs(self.value - threshold)
+        if distance > self.margin:
+            return 0
         if self.seeds < 2 or distance <= float(stats.norm.ppf((1 + LEVEL) / 2)) * self.rows_se:
             return None
-        for n in range(self.seeds, MOST_SEEDS):
+        for n in range(self.seeds + 1, MOST_SEEDS):
             part = self.seed_sd**2 / n
             variance = self.rows_se**2 + part
-            df = (n - 1) * (variance / part) ** 2 if part else math.inf
+            df = (n - 1) * (variance / part) ** 2
             if distance > float(stats.t.ppf((1 + LEVEL) / 2, df)) * math.sqrt(variance):
                 return n - self.seeds
         return None
 
 
 def combine(terms: Sequence[tuple[float, Figures]], paired: bool) -> Estimate:
-    """Estimate of ``sum of weight * mean over seeds`` from a hierarchical bootstrap.
+    """Estimate of ``sum of weight * mean over seeds``, from dev rows drawn anew and the spread of the seeds.
 
-    Each replicate draws the seeds anew, and reads their figures on dev rows drawn anew: the same rows for all terms,
-    and the same seeds too where ``paired``. Of n seeds n - 1 are drawn (Rao & Wu 1988), which makes the variance
-    right where they are few. The interval is t(df) standard errors wide, for percentiles of so few seeds would be too
-    narrow.
+    A seed's figure differs from the truth by what the dev rows do to all seeds, by what the seed does, and by what it
+    does on these rows. Drawing rows anew shows the first and, where it moves seeds apart, the last; the spread of the
+    figures as measured shows the second with the last in it, which is counted once. The interval is t(df) standard
+    errors wide.
 
     Args:
-        terms: weight and figures; where ``paired``, line i of all of them is the same seed.
+        terms: weight and figures, the same rows in all of them; where ``paired``, line i of all is the same seed.
     """
     if paired:  # one term, the combination of each seed
         terms = [(1.0, np.sum([weight * figures for weight, figures in terms], axis=0))]
-    random = np.random.default_rng(0)
-    rows_only = np.sum([weight * figures.mean(0) for weight, figures in terms], axis=0)
-    both = np.sum([weight * _resampled_mean(figures, random) for weight, figures in terms], axis=0)
-    known = all(len(figures) > 1 for _, figures in terms)
-    parts = [(weight**2 * float(f[:, 0].var(ddof=1)) / len(f), len(f)) for weight, f in terms] if known else []
-    rows_se, se = float(rows_only[1:].std(ddof=1)), float((both if known else rows_only)[1:].std(ddof=1))
-    of_seeds, n = sum(part for part, _ in parts), min(len(figures) for _, figures in terms)
-    spread = sum(part**2 / (count - 1) for part, count in parts)
+    means = np.sum([weight * figures.mean(0) for weight, figures in terms], axis=0)
+    rows, n = float(means[1:].var(ddof=1)), min(len(figures) for _, figures in terms)
+    if n == 1:
+        return Estimate(float(means[0]), math.sqrt(rows), math.sqrt(rows), 0.0, 1, math.inf)
+    observed = [weight**2 * float(figures[:, 0].var(ddof=1)) / len(figures) for weight, figures in terms]
+    on_rows = [weight**2 * _apart(figures) / len(figures) for weight, figures in terms]
+    alike = max(rows - sum(on_rows), 0.0)
+    of_seeds = sum(map(max, observed, on_rows))
+    variance = alike + of_seeds
+    spread = sum(part**2 / (len(figures) - 1) for part, (_, figures) in zip(observed, terms, strict=True))
     return Estimate(
-        value=float(rows_only[0]),
-        se=se,
-        rows_se=rows_se,
+        value=float(means[0]),
+        se=math.sqrt(variance),
+        rows_se=math.sqrt(alike),
         seed_sd=math.sqrt(of_seeds * n),
         seeds=n,
-        df=max(se**4 / spread, 1.0) if spread else math.inf,
+        df=max(variance**2 / spread, n - 1.0) if spread else math.inf,
     )
 
 
-def _resampled_mean(figures: Figures, random: np.random.Generator) -> Float[np.ndarray, " replicates"]:
-    """The mean over seeds drawn anew for each replicate."""
-    seeds, replicates = figures.shape
-    drawn = random.integers(0, seeds, size=(max(seeds - 1, 1), replicates))
-    return figures[drawn, np.arange(replicates)].mean(0)
+def _apart(figures: Figures) -> float:
+    """The variance by which rows drawn anew move each seed apart from the others: the residual of seeds x draws."""
+    moved = figures[:, 1:] - figures[:, 1:].mean(1, keepdims=True)
+    return float(np.square(moved - moved.mean(0)).sum()) / ((len(figures) - 1) * (moved.shape[1] - 1))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

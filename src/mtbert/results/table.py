@@ -147,7 +147,8 @@ class _Figures:
         estimate = self.evidence.difference(key, (BASELINE, ()), column.metric, self.way)
         if estimate is None:
             return replace(cell, difference=_difference(cell.mean, baseline))
-        return replace(cell, difference=estimate.value, low=estimate.low, high=estimate.high, p=estimate.p)
+        p = estimate.p if estimate.seeds > 1 else None  # one seed says nothing about others
+        return replace(cell, difference=estimate.value, low=estimate.low, high=estimate.high, p=p)
 
 
 def _row(
