@@ -182,6 +182,13 @@ def test_one_seed_twice_is_refused_unless_it_is_a_copy() -> None:
     assert row(build_table([record(), record()]), "00_baseline").seeds == (0,)
 
 
+def test_seeds_of_different_configs_are_no_row() -> None:
+    edited = record(seed=1, settings="ffffffffff")
+    with pytest.raises(InputError, match=r"00_baseline: seed 0 and seed 1 were trained with different configs \(00_b"):
+        build_table([record(settings="aaaaaaaaaa"), edited])
+    assert row(build_table([record(), edited]), "00_baseline").seeds == (0, 1), "older records do not say"
+
+
 def test_the_facts_on_top_say_what_was_measured() -> None:
     cut = record("04_cut_para", dirty=True)
     cut.rows["quora"]["train"] = dataclasses.replace(cut.rows["quora"]["train"], used=480)
@@ -302,14 +309,14 @@ def test_results_are_read_without_torch() -> None:
 
 
 def studied(folder: Path, seeds: int) -> list[RunRecord]:
-    skills = {"00_baseline": 0.4, "01_20_epochs": 0.8, "02_batch_size_8": 0.4, "mine": 0.6}
+    skills = {"00_baseline": 0.4, "01_20_epochs": 0.8, "03_share_layers": 0.4, "mine": 0.6}
     return [measured(folder, name, seed, skill) for name, skill in skills.items() for seed in range(seeds)]
 
 
 def test_runs_with_predictions_have_intervals_and_marks(tmp_path: Path) -> None:
     table = build_table(studied(tmp_path, 3))
     assert table.way == "halves" and "one half of dev" in table.title
-    better, same = (row(table, name).cells[-1] for name in ("01_20_epochs", "02_batch_size_8"))
+    better, same = (row(table, name).cells[-1] for name in ("01_20_epochs", "03_share_layers"))
     assert better.low is not None and better.high is not None and better.p is not None and better.difference is not None
     assert 0 < better.low < better.difference < better.high and better.p < 0.05
     assert same.low is not None and same.high is not None and same.low < 0 < same.high
@@ -329,7 +336,8 @@ def test_one_seed_says_so_and_the_papers_way_can_be_asked_for(tmp_path: Path) ->
     for way, epoch in (("best", lambda r: r.best), ("last", lambda r: r.epochs[-1])):
         cells = row(build_table(records, way=way), "01_20_epochs").cells
         assert [cell.mean for cell in cells][:2] == list(epoch(records[1]).metrics.values())[:2]
-        assert cells[0].low is not None
+        assert cells[0].low is not None and cells[0].p is None
+    assert "significant" not in to_text(build_table(records)), "one seed says nothing about others"
 
 
 def test_a_run_without_predictions_leaves_the_papers_way_and_is_named(tmp_path: Path) -> None:

@@ -22,6 +22,9 @@ from mtbert.results.record import RESULTS_VERSION
 from mtbert.runtime import Runtime
 from mtbert.teachers import find_teachers
 
+# What the seeds of one row of the table may differ in: it moves a figure by chance or by rounding alone.
+OF_ONE_RUN = ("seed", "runtime", "devices", "eval_tokens", "train_metrics")
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -60,6 +63,11 @@ class Plan:
     identity: dict[str, Any] = field(repr=False)  # what the hash is of
 
     @property
+    def settings(self) -> str:
+        """Digest of what the seeds of one row of the table have in common: the identity but for seed and machine."""
+        return _digest({key: value for key, value in self.identity.items() if key not in OF_ONE_RUN})
+
+    @property
     def directory(self) -> Path:
         return Path(self.config.runs_dir) / f"{self.config.name.replace('/', '.')}-s{self.config.seed}-{self.hash}"
 
@@ -79,8 +87,11 @@ def make_plan(config: Config, runtime: Runtime) -> Plan:
     checksums = {name: _checksums(folder, dataset, read) for name, dataset in config.datasets.items()}
     phases = tuple(_phase(config, name, phase) for name, phase in present_phases(config).items())
     identity = _identity(config, runtime, phases, checksums)
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
-    return Plan(config, runtime, phases, folder, checksums, digest, identity)
+    return Plan(config, runtime, phases, folder, checksums, _digest(identity), identity)
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
 
 
 def data_folder(config: Config) -> Path:

@@ -26,6 +26,7 @@ def provenance(plan: Plan, overrides: Sequence[str], arguments: Sequence[str] = 
         "experiment": config.name,
         "seed": config.seed,
         "hash": plan.hash,
+        "settings": plan.settings,
         "scale": config.scale.name,
         "recipe": config.recipe.name,
         "encoder": {"name": config.encoder.name, "sha256": files.weights_sha256, **shape_and_tokenizer(files)},

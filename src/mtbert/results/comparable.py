@@ -92,7 +92,7 @@ def rows_of(records: Sequence[RunRecord]) -> Rows:
     """Runs by experiment and by the overrides that not all runs share; within a row by seed, each seed once.
 
     Raises:
-        InputError: a row has two different runs of one seed.
+        InputError: a row has two different runs of one seed, or seeds of different configs.
     """
     common = common_overrides(records)
     rows: dict[RowKey, dict[int, RunRecord]] = {}
@@ -102,7 +102,24 @@ def rows_of(records: Sequence[RunRecord]) -> Rows:
         first = row.setdefault(record.seed, record)
         if first.hash != record.hash:  # the same hash twice is one run, copied
             raise InputError(_twice(first, record))
+    for row in rows.values():
+        _require_one_config(list(row.values()))
     return {key: [row[seed] for seed in sorted(row)] for key, row in rows.items()}
+
+
+def _require_one_config(row: Sequence[RunRecord]) -> None:
+    """An experiment whose file was edited between two seeds is two experiments."""
+    first: dict[str, RunRecord] = {}
+    for record in row:
+        if record.settings is not None:
+            first.setdefault(record.settings, record)
+    if len(first) > 1:
+        one, other = list(first.values())[:2]
+        raise InputError(
+            f"{one.experiment}: seed {one.seed} and seed {other.seed} were trained with different configs "
+            f"({one.directory.name} and {other.directory.name}; compare their config.yaml); "
+            "move one away, or name the runs to take with --runs"
+        )
 
 
 def _settings(record: RunRecord) -> dict[str, str]:

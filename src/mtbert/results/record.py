@@ -101,6 +101,7 @@ class RunRecord:
     best: Best
     same_as: str | None = None  # directory of a run of another name that this one is identical to
     code: list[str] | None = None  # digests of the files with tasks' parts of one's own; older records have none
+    settings: str | None = None  # digest of what the seeds of one row have in common; older records have none
     directory: Path = field(default=Path(), metadata=NOT_STORED)
 
     @property
