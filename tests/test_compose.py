@@ -90,11 +90,12 @@ def test_an_experiment_without_its_first_line_is_told_so(tmp_path: Path) -> None
 
 
 def test_an_experiment_of_ones_own_is_found_beside_the_shipped_ones(tmp_path: Path) -> None:
-    (tmp_path / "experiment").mkdir()
-    (tmp_path / "experiment" / "own.yaml").write_text(
+    folder = tmp_path / "it's my, [own] conf"
+    (folder / "experiment").mkdir(parents=True)
+    (folder / "experiment" / "own.yaml").write_text(
         "# @package _global_\ndefaults: [12_frozen_encoder]\nlr: 3.0e-5\nphases: {extra: {epochs: 4}}\n"
     )
-    config = compose(["experiment=own"], config_dir=tmp_path)
+    config = compose(["experiment=own"], config_dir=folder)
     assert (config.name, config.lr) == ("own", 3e-5)
     assert config.phases.extra is not None
     assert (config.phases.extra.epochs, config.phases.extra.freeze) == (4, ["encoder"])

@@ -45,6 +45,20 @@ def test_a_search_makes_the_trials_that_are_missing(
     assert not find_runs(tmp_path / "runs").done
 
 
+def test_a_trial_that_diverges_does_not_end_the_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MTBERT_RUNS", str(tmp_path / "runs"))
+    (tmp_path / "space.yaml").write_text("lr: {choices: [1.0e+20, 1.0e-4]}")
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    (tmp_path / "conf" / "experiment" / "own.yaml").write_text("# @package _global_\ndefaults: [smoke/tiny]\n")
+    arguments = [*TINY[1:], "phases.extra=null", "experiment=own", "--config-dir", str(tmp_path / "conf")]
+    assert main(["search", *arguments, "--space", str(tmp_path / "space.yaml"), "--trials", "4"]) == 0
+    said = capsys.readouterr()
+    assert "the loss" in said.err and "search: 4 trials, " in said.err
+    assert said.out == "lr=0.0001\n"
+
+
 def test_a_trial_that_was_cut_off_is_made_again(space: Path, tmp_path: Path) -> None:
     config, dimensions = compose([*TINY, f"runs_dir={tmp_path}"]), read_space(space)
     trial = open_study(config, TINY, dimensions, seed=0).ask()
@@ -143,6 +157,7 @@ def test_mistakes_on_the_command_line(
         (["--trials", "0"], "--trials 0: expected a number above 0"),
         (["--holdout", "1.5"], "data.holdout=1.5; expected a share between 0 and 1"),
         (["--space", str(tmp_path / "none.yaml")], "none.yaml: cannot be read"),
+        (["--config-dir", str(tmp_path / "none")], "none: no such folder"),
         (["leraning=1"], "no key 'leraning'"),
         ([*TINY, "lr=1e-4"], "override 'lr=1e-4': the search looks for lr; leave it out"),
         ([*TINY, "--trials", "1", "+data.holdout=0.5"], "a search holds rows out itself; expected --holdout SHARE"),

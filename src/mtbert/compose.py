@@ -64,13 +64,21 @@ def saved(path: Path) -> Config:
 def _compose(overrides: Sequence[str], config_dir: Path | None) -> DictConfig:
     register()
     GlobalHydra.instance().clear()
-    search = [f"hydra.searchpath=[file://{config_dir.resolve()}]"] if config_dir else []
+    search = [search_path(config_dir)] if config_dir else []
     experiment = next((o.split("=", 1)[1] for o in overrides if o.startswith("experiment=")), "00_baseline")
     with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
         composed = hydra_compose("train", [*overrides, *search])
     if OmegaConf.is_interpolation(composed, "name"):
         composed.name = experiment
     return composed
+
+
+def search_path(folder: Path) -> str:
+    """The override by which Hydra looks for configs in a folder of the user's own too."""
+    if not folder.is_dir():
+        raise InputError(f"--config-dir {folder}: no such folder")
+    quoted = str(folder.resolve()).replace("'", r"\'")
+    return f"hydra.searchpath=['file://{quoted}']"
 
 
 def config_dir_arguments(hydra: Any) -> list[str]:

@@ -26,6 +26,10 @@ class InputError(Exception):
         super().__init__(printable(message))
 
 
+class Diverged(InputError):
+    """A loss is no finite number."""
+
+
 class Taken(InputError):
     """Another process is making this run."""
 

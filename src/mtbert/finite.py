@@ -11,7 +11,7 @@ from pytorch_lightning import Callback, Trainer
 from torch import Tensor
 
 from mtbert.data.updates import TaskRows, Update
-from mtbert.errors import InputError
+from mtbert.errors import Diverged
 from mtbert.module import MultitaskModule
 
 logger = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ class FiniteLoss(Callback):
     makes the host wait for the device.
 
     Raises:
-        InputError: a loss is NaN or infinite; names phase, epoch, step, task and the batch's row ids.
+        Diverged: a loss is NaN or infinite; names phase, epoch, step, task and the batch's row ids.
     """
 
     def __init__(self) -> None:
@@ -65,4 +65,4 @@ def _stop(trainer: Trainer, module: MultitaskModule, seen: _Seen) -> None:
         logger.info("%s: losses of task '%s' by row id: %s", where, task, dict(zip(ids, values.tolist(), strict=True)))
         more = f" and {len(ids) - MOST_IDS} more, see run.log" if ids[MOST_IDS:] else ""
         found += f" (rows {', '.join(ids[:MOST_IDS])}{more})"
-    raise InputError(f"{found}; a lower lr may help")
+    raise Diverged(f"{found}; a lower lr may help")

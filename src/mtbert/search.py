@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from filelock import FileLock, Timeout
 
-from mtbert.compose import compose
+from mtbert.compose import compose, search_path
 from mtbert.config import Config
-from mtbert.errors import InputError, Taken, nearest
+from mtbert.errors import Diverged, InputError, Taken, nearest
 from mtbert.paths import conf_dir
 from mtbert.plan import make_plan
 from mtbert.results.record import AVERAGE
@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``mtbert search``."""
     add = parser.add_argument
     add("overrides", nargs="*", help="Hydra overrides for every trial, e.g. experiment=final scale=quick")
+    add("--config-dir", type=Path, metavar="FOLDER", help="your own configs, beside the shipped ones")
     add("--trials", type=int, default=20, help="in all, those of earlier calls included (default: %(default)s)")
     add("--space", type=Path, metavar="FILE", help="keys and their ranges (default: the shipped search/recipe.yaml)")
     add("--holdout", type=float, default=0.2, metavar="SHARE", help="of the training rows (default: %(default)s)")
@@ -62,8 +63,9 @@ def main(args: argparse.Namespace) -> int:
     space = read_space(args.space or conf_dir() / "search" / "recipe.yaml")
     _check_overrides(args.overrides, space)
     examples = [f"{dimension.key}={dimension.example}" for dimension in space]
-    folder = Path(compose(args.overrides).runs_dir) / ".search"  # out of the sight of `mtbert table`
-    shared = [*args.overrides, f"{HOLDOUT}={args.holdout}", f"{RUNS_DIR}={folder}"]
+    given = [*([search_path(args.config_dir)] if args.config_dir else []), *args.overrides]
+    folder = Path(compose(given).runs_dir) / ".search"  # out of the sight of `mtbert table`
+    shared = [*given, f"{HOLDOUT}={args.holdout}", f"{RUNS_DIR}={folder}"]
     config = compose([*shared, *examples])
     check_parts(make_plan(config, find_runtime(config.trainer)))  # wrong for one trial is wrong for all
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -193,13 +195,17 @@ def open_study(config: Config, shared: Sequence[str], space: Sequence[Dimension]
 
 
 def _score(trial: Trial, shared: Sequence[str], space: Sequence[Dimension]) -> float:
-    """One trial: a run with suggested values; its best held-out average."""
+    """One trial: a run with suggested values; its best held-out average. One that diverges is as good as pruned."""
     from optuna import TrialPruned
 
     from mtbert.train import run
 
     overrides = [*shared, *(f"{dimension.key}={dimension.suggest(trial)}" for dimension in space)]
-    record = run(compose(overrides), overrides, [_pruning(trial)])
+    try:
+        record = run(compose(overrides), overrides, [_pruning(trial)])
+    except Diverged as error:
+        tell(f"search: trial {trial.number}: {error}")
+        raise TrialPruned from None
     score = record.best.metrics[AVERAGE]
     trial.set_user_attr("run", str(record.directory))
     if score is None:  # a constant prediction: as bad as it gets
