@@ -243,6 +243,11 @@ def test_a_holdout_needs_no_dev_files_and_depends_on_none(place: Path) -> None:
         mixed(place, "data.holdout=0.99")
 
 
+def test_dev_rows_of_two_datasets_with_one_id_are_refused(place: Path) -> None:
+    with pytest.raises(InputError, match=r"task 'sts': 2 dev rows have the id \w+; expected ids that differ"):
+        mixed(place, "+dataset@datasets.again=sts", "datasets.again.files={dev: [sts-dev.csv]}")
+
+
 def test_dev_rows_with_one_id_are_refused(place: Path) -> None:
     path = place / "data" / "sts-dev.csv"
     path.write_text(path.read_text().replace("sdev1", "sdev0"))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mtbert.compose import compose
 from mtbert.data.datamodule import MixedDataModule
+from mtbert.errors import InputError
 from mtbert.gradients import AGGREGATORS, UncertaintyWeights, find_surgery
 from mtbert.methods import GRADIENTS
 from mtbert.model.pretrained import load_encoder
@@ -18,6 +19,7 @@ from mtbert.optim import LOSS_WEIGHT_LR, parameter_groups
 from mtbert.plan import make_plan
 from mtbert.runtime import Runtime
 from mtbert.tasks import TASKS
+from mtbert.train import run
 
 
 def test_uncertainty_weights_are_those_of_kendall_et_al() -> None:
@@ -118,6 +120,20 @@ def test_surgery_changes_what_the_encoder_gets_and_nothing_else() -> None:
             torch.testing.assert_close(operated[name], plain[name])
     changed = [n for n in plain if n.startswith("encoder.") and not torch.allclose(operated[n], plain[n], rtol=1e-3)]
     assert changed
+
+
+def test_surgery_with_fixed_heads_leaves_them_alone() -> None:
+    pytest.importorskip("torchjd")
+    module, data = module_of("methods.gradients=pcgrad")
+    module.heads.requires_grad_(False)
+    assert all(name.startswith("encoder.") for name in gradients_of(module, data))
+
+
+def test_surgery_wants_steps_in_which_tasks_meet(tmp_path: Path) -> None:
+    pytest.importorskip("torchjd")
+    config = compose(["encoder=tiny", "methods.gradients=pcgrad", "loggers=[]", f"runs_dir={tmp_path}"])
+    with pytest.raises(InputError, match=r"methods\.gradients=pcgrad, but no step has rows of two tasks"):
+        run(config)
 
 
 def test_learned_loss_weights_are_trained_at_a_rate_of_their_own_and_leave_with_the_phase() -> None:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from scipy.stats import pearsonr
 from torch import Tensor
 
-from mtbert.losses import CLASSIFICATION, REGRESSION, bce, cosent, cross_entropy, l1, mse, ordinal, pearson
+from mtbert.losses import CLASSIFICATION, RANKING, REGRESSION, bce, cosent, cross_entropy, l1, mse, ordinal, pearson
 
 ROWS = torch.Generator().manual_seed(1)
 LOGITS = 3 * torch.randn(200, generator=ROWS)
@@ -78,7 +78,7 @@ def test_ordinal_is_cross_entropy_against_classes_by_squared_distance() -> None:
     assert near_miss < miss
 
 
-@pytest.mark.parametrize(("name", "loss"), [*CLASSIFICATION.items(), *REGRESSION.items()])
+@pytest.mark.parametrize(("name", "loss"), [*CLASSIFICATION.items(), *REGRESSION.items(), *RANKING.items()])
 def test_half_precision_logits_give_float32_losses_one_a_row(name: str, loss: object) -> None:
     assert callable(loss)
     shape = (7, 5) if name in CLASSIFICATION else (7,)

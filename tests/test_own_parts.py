@@ -40,6 +40,12 @@ def mean_of_all(logits: Tensor, labels: Tensor, high: float) -> Tensor:
     return squared(logits, labels, high).mean()
 
 
+class Twice(Alternate):
+    def steps(self, epoch: int, tasks: Mapping[str, TaskBatches]) -> list[Step]:
+        batches = tasks["sst"].shuffle()
+        return [[Draw("sst", batches[:1]), Draw("sst", batches[1:2])]]
+
+
 class Idle(Alternate):
     def steps(self, epoch: int, tasks: Mapping[str, TaskBatches]) -> list[Step]:
         return []
@@ -113,7 +119,8 @@ def test_the_files_that_the_readme_shows(tmp_path: Path, monkeypatch: pytest.Mon
     [
         (f"tasks.sts.loss={__name__}.mean_of_all", "tasks.sts.loss gives a loss of shape [] for", 1),
         (f"tasks.sts.head={__name__}.squared", "is no class of torch.nn.Module", 0),
-        (f"schedule._target_={__name__}.Idle", "no steps in epoch 1 of phase 'main'; expected one at least", 1),
+        (f"schedule._target_={__name__}.Idle", "epoch 1 of phase 'main': no steps; expected one at least", 1),
+        (f"schedule._target_={__name__}.Twice", "epoch 1 of phase 'main': step 1 has two Draws of 'sst'; expected one", 1),
         ("+schedule.evry=2", "did you mean 'every'?", 0),
     ],
 )

@@ -75,7 +75,9 @@ def test_a_task_that_is_none(options: TaskConfig, expected: str) -> None:
         find_task("stss", options)
 
 
-@pytest.mark.parametrize(("loss", "task"), [("cross_entropy", "sts"), ("l1", "sst"), ("mes", "sts")])
+@pytest.mark.parametrize(
+    ("loss", "task"), [("cross_entropy", "sts"), ("l1", "sst"), ("mes", "sts"), ("cosent", "para")]
+)
 def test_a_loss_has_to_fit_its_task(loss: str, task: str) -> None:
     definition: Task = TASKS[task]
     with pytest.raises(InputError, match=f"tasks.{task}.loss={loss} does not fit"):

@@ -28,7 +28,8 @@ CASES: dict[str, list[str]] = {
     "annealed": ["schedule=annealed", "batch_size=7"],
     "temperature": ["schedule=temperature", "batch_size=7"],
     "one row a batch": ["schedule=round_robin", "batch_size=1"],
-    "losses of a whole batch": ["schedule=round_robin", "tasks.sts.loss=cosent", "tasks.para.loss=pearson"],
+    "losses of a whole batch": ["schedule=round_robin", "tasks.sts.loss=cosent"],
+    "Pearson's": ["schedule=round_robin", "tasks.sts.loss=pearson"],
     "methods": [
         *("schedule=round_robin", "methods.weighting=uncertainty", "methods.r_drop=1", "methods.lora.rank=2"),
         "tasks.sts.head=cross_encoder",

@@ -72,6 +72,7 @@ def find_surgery(name: str) -> Backward:
         # One task after the other: attention's own autograd functions cannot be vectorised over tasks.
         backward(losses, inputs=shared, retain_graph=True, parallel_chunk_size=1)
         jac_to_grad(shared, aggregator)
-        torch.autograd.backward(list(losses), inputs=list(own))
+        if own := list(own):  # none where the heads are fixed
+            torch.autograd.backward(list(losses), inputs=own)
 
     return surgery

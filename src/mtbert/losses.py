@@ -66,4 +66,5 @@ def ordinal(
 
 
 CLASSIFICATION: dict[str, Loss] = {"cross_entropy": cross_entropy, "ordinal": ordinal}
-REGRESSION: dict[str, Loss] = {"l1": l1, "mse": mse, "bce": bce, "cosent": cosent, "pearson": pearson}
+REGRESSION: dict[str, Loss] = {"l1": l1, "mse": mse, "bce": bce}
+RANKING: dict[str, Loss] = {"cosent": cosent, "pearson": pearson}  # compare the rows of a step

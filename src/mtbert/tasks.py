@@ -16,7 +16,7 @@ from torchmetrics.functional.regression import pearson_corrcoef
 from mtbert.config import TaskConfig
 from mtbert.errors import InputError, nearest
 from mtbert.imports import import_path
-from mtbert.losses import CLASSIFICATION, REGRESSION, Loss
+from mtbert.losses import CLASSIFICATION, RANKING, REGRESSION, Loss
 from mtbert.model.heads import PAIR_HEADS, SENTENCE_HEADS, PairHead, Reads, SentenceHead
 
 Metric = Callable[[Tensor, Tensor], Tensor]
@@ -146,7 +146,7 @@ def find_loss(name: str, task: Task, options: TaskConfig) -> Loss:
         return chosen
     if "." in chosen:
         return import_path(chosen, f"tasks.{name}.loss")
-    fitting = CLASSIFICATION if task.classification else REGRESSION
+    fitting = CLASSIFICATION if task.classification else REGRESSION | RANKING if task.graded else REGRESSION
     if chosen not in fitting:
         raise InputError(f"config: tasks.{name}.loss={chosen} does not fit this task{nearest(chosen, fitting)}")
     return fitting[chosen]

@@ -23,7 +23,7 @@ from mtbert.config import Config
 from mtbert.data.datamodule import MixedDataModule
 from mtbert.data.updates import Share
 from mtbert.distillation import learn_from
-from mtbert.errors import explain
+from mtbert.errors import InputError, explain
 from mtbert.finite import FiniteLoss
 from mtbert.loggers import build_loggers
 from mtbert.model.pretrained import load_encoder
@@ -104,9 +104,25 @@ def build(plan: Plan) -> tuple[MixedDataModule, MultitaskModule]:
     """The run's rows, and its model as it starts."""
     data = MixedDataModule.from_plan(plan)
     data.setup()
+    _check_surgery(plan, data)
     module = build_module(plan.config, load_encoder(plan.config.encoder, plan.config.seed))
     module.teachers = learn_from(find_teachers(plan.config), plan, data)
     return data, module
+
+
+def _check_surgery(plan: Plan, data: MixedDataModule) -> None:
+    """Surgery on gradients that never meet would be plain training under another name."""
+    if (method := plan.config.methods.gradients) == "sum":
+        return
+    for phase in plan.phases:
+        if phase.trains_tasks and "encoder" not in phase.freeze:
+            data.begin(phase)
+            if any(len(step) > 1 for step in data.steps(0)):
+                return
+    raise InputError(
+        f"config: methods.gradients={method}, but no step has rows of two tasks; expected a schedule that mixes them, "
+        "such as schedule=round_robin"
+    )
 
 
 def fit(

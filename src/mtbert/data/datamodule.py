@@ -13,11 +13,11 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from mtbert.config import Config
-from mtbert.data.dataset import DatasetModule, special_tokens
+from mtbert.data.dataset import DatasetModule, check_ids, special_tokens
 from mtbert.data.loader import updates_loader
 from mtbert.data.masking import TEXT, MaskedUpdates, text_table
 from mtbert.data.packing import LITTLE_FILLER, row_shapes
-from mtbert.data.schedules import Sequential, Step, TaskBatches, build_schedule
+from mtbert.data.schedules import Sequential, Step, TaskBatches, build_schedule, check_steps
 from mtbert.data.subset import some_rows
 from mtbert.data.table import Table
 from mtbert.data.updates import EvaluationUpdates, Reduction, Share, TrainingUpdates, Update
@@ -84,6 +84,8 @@ class MixedDataModule(LightningDataModule):
         for split in ("train", "dev", "test"):
             for task in self.tasks:
                 if (table := self._join(split, task)) is not None:
+                    if split == "dev":
+                        check_ids(table, f"task '{task}'")
                     self.tables[split, task] = table.numbered(first)
                     first += table.num_sequences
 
@@ -142,9 +144,9 @@ class MixedDataModule(LightningDataModule):
         phase, batches = self.phase, {task: self._batches(task, epoch) for task in self.training_tables()}
         seed = derive(self.config.seed, phase.name, "schedule")
         schedule = build_schedule(phase.schedule, seed=seed, epochs=phase.epochs)
-        if not (steps := schedule.steps(epoch, batches)):
-            where = f"epoch {epoch + 1} of phase '{phase.name}'"
-            raise InputError(f"schedule {phase.schedule['_target_']}: no steps in {where}; expected one at least")
+        steps = schedule.steps(epoch, batches)
+        where = f"schedule {phase.schedule['_target_']}: epoch {epoch + 1} of phase '{phase.name}'"
+        check_steps(steps, batches, where)
         return steps[: self.config.trainer.max_steps]
 
     def num_steps(self) -> int:

@@ -78,9 +78,8 @@ class DatasetModule(LightningDataModule):
                 self._read(split, paths)
         if "dev" in self.dataset.files and self.config.data.holdout is not None:
             self._hold_out(self.config.data.holdout)
-        if (dev := self.tables.get("dev")) is not None and len(set(dev.ids)) < len(dev):
-            twice, count = Counter(dev.ids).most_common(1)[0]  # predictions are told apart by ids
-            raise InputError(f"datasets.{self.name}: {count} dev rows have the id {twice}; expected ids that differ")
+        if (dev := self.tables.get("dev")) is not None:
+            check_ids(dev, f"datasets.{self.name}")
 
     def _hold_out(self, share: float) -> None:
         """Let a fixed share of the training rows play dev."""
@@ -157,6 +156,13 @@ class DatasetModule(LightningDataModule):
         self._mixed.trainer = self.trainer
         self._mixed.setup()
         return self._mixed
+
+
+def check_ids(dev: Table, where: str) -> None:
+    """Predictions are told apart by ids: InputError where two rows have the same."""
+    if len(set(dev.ids)) < len(dev):
+        twice, count = Counter(dev.ids).most_common(1)[0]
+        raise InputError(f"{where}: {count} dev rows have the id {twice}; expected ids that differ")
 
 
 def special_tokens(files: EncoderFiles, config: Config) -> SpecialTokens:

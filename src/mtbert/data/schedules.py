@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, Protocol, runtime_checkable
@@ -27,7 +27,10 @@ Batch = Int[np.ndarray, " rows"]
 
 @dataclass(frozen=True)
 class Draw:
-    """Batches of one task in one optimiser step: the task's loss is ``weight`` times the sum of theirs."""
+    """Batches of one task in one optimiser step: the task's loss is ``weight`` times the sum of theirs.
+
+    A step has at most one of each task.
+    """
 
     task: str
     batches: list[Batch]
@@ -139,8 +142,8 @@ class Sampled:
     """Every step takes a batch of one task, drawn with probability ``rows^a / sum of all tasks' rows^a``.
 
     ``a`` goes in equal steps from ``alpha`` in the first to ``last_alpha`` in the last epoch (Stickland & Murray 2019:
-    1 to 0.2). An epoch has ``share`` of all tasks' batches as its number of steps; a task whose rows are used up goes
-    on with a new shuffle.
+    1 to 0.2); a phase of one epoch stays at ``alpha``. An epoch has ``share`` of all tasks' batches as its number of
+    steps; a task whose rows are used up goes on with a new shuffle.
     """
 
     alpha: float
@@ -207,6 +210,29 @@ def build_schedule(spec: Mapping[str, Any], **given: int) -> Schedule:
         raise InputError(f"config: schedule {target}: {error}{hint}") from None
     schedule: Schedule = found(**arguments)
     return schedule
+
+
+def check_steps(steps: Sequence[Step], tasks: Collection[str], where: str) -> None:
+    """Refuse what a schedule of one's own may get wrong.
+
+    Raises:
+        InputError: no steps, an empty one, an unknown task, or one that is drawn twice or without rows.
+    """
+    if not steps:
+        raise InputError(f"{where}: no steps; expected one at least")
+    for number, step in enumerate(steps, start=1):
+        drawn = [draw.task for draw in step]
+        if not drawn:
+            raise InputError(f"{where}: step {number} draws nothing; expected a Draw of one task at least")
+        for draw in step:
+            if draw.task not in tasks:
+                raise InputError(f"{where}: step {number} draws task '{draw.task}'{nearest(draw.task, tasks)}")
+            if drawn.count(draw.task) > 1:
+                raise InputError(
+                    f"{where}: step {number} has two Draws of '{draw.task}'; expected one with all batches"
+                )
+            if not any(map(len, draw.batches)):
+                raise InputError(f"{where}: step {number} draws no rows of '{draw.task}'; expected some")
 
 
 def _chosen(names: Sequence[str] | None, key: str, tasks: Mapping[str, TaskBatches]) -> list[str]:
