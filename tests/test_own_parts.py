@@ -120,7 +120,7 @@ def test_the_files_that_the_readme_shows(tmp_path: Path, monkeypatch: pytest.Mon
         (f"tasks.sts.loss={__name__}.mean_of_all", "tasks.sts.loss gives a loss of shape [] for", 1),
         (f"tasks.sts.head={__name__}.squared", "is no class of torch.nn.Module", 0),
         (f"schedule._target_={__name__}.Idle", "epoch 1 of phase 'main': no steps; expected one at least", 1),
-        (f"schedule._target_={__name__}.Twice", "epoch 1 of phase 'main': step 1 has two Draws of 'sst'; expected one", 1),
+        (f"schedule._target_={__name__}.Twice", "step 1 has two Draws of 'sst'; expected one with all batches", 1),
         ("+schedule.evry=2", "did you mean 'every'?", 0),
     ],
 )
