@@ -19,7 +19,10 @@ EFFICIENCY = 0.5  # of the speed of large matrix products, what training and eva
 
 
 def estimate_seconds(plans: Sequence[Plan], jobs: int = 1) -> float:
-    """Seconds for all runs, ``jobs`` at a time where cores allow; right to within a factor of about 1.5."""
+    """Seconds for all runs, ``jobs`` at a time where cores allow.
+
+    Right to within a factor of about 1.5 on a CPU; on a GPU up to several times too high.
+    """
     speed = EFFICIENCY * matmul_speed(plans[0])
     seconds = 0.0
     for plan in plans:

@@ -59,7 +59,7 @@ class CsvLogger(Logger):
 
 
 def read_metrics(path: Path) -> dict[int, dict[str, float]]:
-    """The rows that ``CsvLogger`` wrote: step -> metrics. None where there is no file."""
+    """The rows that ``CsvLogger`` wrote: step -> metrics; none where there is no file."""
     if not path.is_file():
         return {}
     try:

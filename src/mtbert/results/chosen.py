@@ -15,7 +15,13 @@ from mtbert.results.record import HOW_TO_START, Runs, find_runs, runs_dir
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """``--runs``, ``--scale``, ``--encoder``, ``--recipe``, ``--experiments``."""
     add = parser.add_argument
-    add("--runs", type=Path, nargs="+", metavar="FOLDER", help="folders of runs, or runs (default: ./runs)")
+    add(
+        "--runs",
+        type=Path,
+        nargs="+",
+        metavar="FOLDER",
+        help="folders of runs, or runs (else $MTBERT_RUNS, else ./runs)",
+    )
     add("--scale", help="only runs of this scale")
     add("--encoder", help="only runs of this encoder")
     add("--recipe", help="only runs of this recipe")

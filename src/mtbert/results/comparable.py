@@ -1,4 +1,4 @@
-"""Which runs may stand in one table: those of the same scale, encoder, data, recipe, precision and code."""
+"""Which runs may stand in one table: of the same scale, encoder, data, recipe, precision and version of mtbert."""
 
 from __future__ import annotations
 

@@ -73,7 +73,9 @@ def _aligned(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``mtbert runs``."""
-    parser.add_argument("folders", type=Path, nargs="*", metavar="FOLDER", help="where to look (default: ./runs)")
+    parser.add_argument(
+        "folders", type=Path, nargs="*", metavar="FOLDER", help="where to look (else $MTBERT_RUNS, else ./runs)"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON list for programs")
 
 
