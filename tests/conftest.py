@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +30,14 @@ def shared() -> Path:
     if not (SHARED / "data").is_dir():
         pytest.skip("needs the developers' shared folder (real rows, reference traces)")
     return SHARED
+
+
+@pytest.fixture
+def sighup() -> Iterator[None]:
+    """A process that a test starts is told when its terminal is closed, also where ``nohup`` started the suite."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture

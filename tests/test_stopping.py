@@ -85,7 +85,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.fixture
-def run_in_a_terminal(tiny_cache: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+def run_in_a_terminal(sighup: None, tiny_cache: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """A run of many epochs that has begun, and the other end of its terminal."""
     mine, its = pty.openpty()
     settings = ["experiment=smoke/tiny", "epochs=500", f"runs_dir={tmp_path}", "trainer.checkpoint_every_minutes=60"]

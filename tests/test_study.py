@@ -97,7 +97,7 @@ def test_a_study_killed_in_the_middle_goes_on(tmp_path: Path) -> None:
     [(signal.SIGINT, os.kill), (signal.SIGTERM, os.kill), (signal.SIGHUP, os.killpg)],  # a terminal's goes to all
 )
 def test_a_stopped_study_leaves_no_process_behind(
-    tmp_path: Path, signal_sent: signal.Signals, send: Callable[[int, int], None]
+    sighup: None, tmp_path: Path, signal_sent: signal.Signals, send: Callable[[int, int], None]
 ) -> None:
     command = [sys.executable, "-m", "mtbert", "train", "-m", "experiment=00_baseline", *TINY, "epochs=3000"]
     process = subprocess.Popen(
