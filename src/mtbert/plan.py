@@ -65,7 +65,7 @@ class Plan:
     @property
     def settings(self) -> str:
         """Digest of what the seeds of one row of the table have in common: the identity but for seed and machine."""
-        return _digest({key: value for key, value in self.identity.items() if key not in OF_ONE_RUN})
+        return digest_of({key: value for key, value in self.identity.items() if key not in OF_ONE_RUN})
 
     @property
     def directory(self) -> Path:
@@ -87,11 +87,12 @@ def make_plan(config: Config, runtime: Runtime) -> Plan:
     checksums = {name: _checksums(folder, dataset, read) for name, dataset in config.datasets.items()}
     phases = tuple(_phase(config, name, phase) for name, phase in present_phases(config).items())
     identity = _identity(config, runtime, phases, checksums)
-    return Plan(config, runtime, phases, folder, checksums, _digest(identity), identity)
+    return Plan(config, runtime, phases, folder, checksums, digest_of(identity), identity)
 
 
-def _digest(content: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
+def digest_of(identity: dict[str, Any], digits: int = 10) -> str:
+    """Of a run's identity, or of a part of it."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:digits]
 
 
 def data_folder(config: Config) -> Path:

@@ -7,8 +7,6 @@ end with the numbers they would have had alone.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 import shutil
@@ -18,7 +16,7 @@ from pathlib import Path
 from mtbert.data.schedules import takes_epochs
 from mtbert.errors import InputError
 from mtbert.paths import atomic_write
-from mtbert.plan import Plan
+from mtbert.plan import Plan, digest_of
 from mtbert.results.record import RESULT_FILE, RunRecord
 
 KEEP = "MTBERT_KEEP_LAST"  # set by a study for runs whose end is the beginning of others
@@ -52,8 +50,7 @@ def _open_ended(plan: Plan) -> bool:
 def _digest(plan: Plan, index: int, epochs: int) -> str:
     """Of everything that decides the weights after ``epochs`` of phase ``index``: as the run's hash, cut off there."""
     phases = [*plan.identity["phases"][:index], {**plan.identity["phases"][index], "epochs": epochs}]
-    cut = {**plan.identity, "phases": phases}
-    return hashlib.sha256(json.dumps(cut, sort_keys=True).encode()).hexdigest()[:20]
+    return digest_of({**plan.identity, "phases": phases}, digits=20)
 
 
 def _entry(plan: Plan, digest: str) -> Path:

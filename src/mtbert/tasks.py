@@ -146,7 +146,7 @@ def find_loss(name: str, task: Task, options: TaskConfig) -> Loss:
         return chosen
     if "." in chosen:
         return import_path(chosen, f"tasks.{name}.loss")
-    fitting = CLASSIFICATION if task.classification else REGRESSION | RANKING if task.graded else REGRESSION
+    fitting = CLASSIFICATION if task.classification else REGRESSION | (RANKING if task.graded else {})
     if chosen not in fitting:
         raise InputError(f"config: tasks.{name}.loss={chosen} does not fit this task{nearest(chosen, fitting)}")
     return fitting[chosen]
