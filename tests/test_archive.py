@@ -11,8 +11,9 @@ import pytest
 from mtbert.cli import main
 from mtbert.errors import InputError
 from mtbert.plan import Plan
+from mtbert.results.folders import find_runs
 from mtbert.results.predictions import read_predictions
-from mtbert.results.record import RunRecord, find_runs
+from mtbert.results.record import RunRecord
 from mtbert.rundir import finished, record_alias
 from synthetic_runs import measured, store
 

@@ -21,7 +21,8 @@ from mtbert.config import EncoderConfig
 from mtbert.loggers import read_metrics
 from mtbert.model.pretrained import load_encoder, load_tokenizer, resolve
 from mtbert.model.tiny import tiny_folder
-from mtbert.results.record import RunRecord, find_runs
+from mtbert.results.folders import find_runs
+from mtbert.results.record import RunRecord
 from mtbert.results.render import FORMATS
 from mtbert.results.table import build_table
 from mtbert.run import load

@@ -54,7 +54,7 @@ def plan_of(folder: Path, *overrides: str) -> Plan:
 
 def train(plan: Plan, *callbacks: Callback) -> Recorder:
     """Fit as a run does; a second call goes on from the last checkpoint."""
-    recorder = Recorder(plan.directory / "checkpoints")
+    recorder = Recorder(plan.directory)
     data = MixedDataModule.from_plan(plan)
     data.setup()
     module = build_module(plan.config, load_encoder(plan.config.encoder))

@@ -15,7 +15,7 @@ from mtbert.compose import compose
 from mtbert.data.updates import TaskRows
 from mtbert.errors import InputError
 from mtbert.finite import FiniteLoss
-from mtbert.results.record import find_runs
+from mtbert.results.folders import find_runs
 from mtbert.train import run
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mtbert.results.record import find_runs
+from mtbert.results.folders import find_runs
 
 
 def needs(name: str) -> pytest.MarkDecorator:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from mtbert.errors import InputError
-from mtbert.results.record import Epoch, FailedRun, RunRecord, best_of, find_runs, one_line
+from mtbert.results.folders import find_runs
+from mtbert.results.record import Epoch, FailedRun, RunRecord, best_of, one_line
 from synthetic_runs import metrics, record, store
 
 

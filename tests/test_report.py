@@ -19,7 +19,8 @@ from mtbert.report.errors import WITHHELD
 from mtbert.report.page import render
 from mtbert.report.rows import config_differences
 from mtbert.results.comparable import rows_of
-from mtbert.results.record import RunRecord, find_runs
+from mtbert.results.folders import find_runs
+from mtbert.results.record import RunRecord
 from mtbert.results.render import to_csv
 from mtbert.results.table import build_table
 from mtbert.runtime import Runtime

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mtbert.results.record import FailedRun, find_runs
+from mtbert.results.folders import find_runs
+from mtbert.results.record import FailedRun
 from mtbert.results.runs import add_arguments, list_runs, main
 from synthetic_runs import record, store
 

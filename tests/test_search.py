@@ -12,7 +12,7 @@ from mtbert.data.datamodule import MixedDataModule
 from mtbert.data.dataset import DatasetModule
 from mtbert.errors import InputError
 from mtbert.plan import make_plan
-from mtbert.results.record import find_runs
+from mtbert.results.folders import find_runs
 from mtbert.runtime import find_runtime
 from mtbert.search import Dimension, _asked, open_study, read_space
 

@@ -21,7 +21,7 @@ from mtbert.compose import compose
 from mtbert.errors import Taken, explain
 from mtbert.plan import make_plan
 from mtbert.results.record import FAILED_FILE, RESULT_FILE, RunRecord
-from mtbert.rundir import begun, claimed, take_up
+from mtbert.rundir import begun, claimed, make_ready
 from mtbert.runtime import default_threads, find_runtime, shared_out, visible_gpus
 from mtbert.study import Job, Place, places, run_study
 from synthetic_runs import record
@@ -271,7 +271,7 @@ def test_a_run_begun_under_another_name_goes_on(tmp_path: Path, caplog: pytest.L
     (other.directory / "tensorboard").mkdir(parents=True)
     (other.directory / FAILED_FILE).write_text("{}")
     assert begun(other) == one.directory
-    take_up(other)
+    make_ready(other)
     assert begun(one) == begun(other) == other.directory and not one.directory.exists()
     (checkpoint,) = (other.directory / "checkpoints").iterdir()
     assert (checkpoint.name, checkpoint.read_text()) == ("last.safetensors", "half way")

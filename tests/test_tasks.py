@@ -13,12 +13,17 @@ from scipy.stats import pearsonr
 from sklearn.metrics import accuracy_score
 from torch import Tensor
 
+from mtbert.compose import compose
 from mtbert.config import TaskConfig
 from mtbert.errors import InputError
-from mtbert.losses import bce, mse
+from mtbert.losses import RANKING, bce, mse
+from mtbert.parts import check_parts
+from mtbert.plan import Plan, make_plan
+from mtbert.runtime import Runtime
 from mtbert.tasks import TASKS, Task, accuracy, find_loss, find_task, pearson, rounded_accuracy
 
 OWN = TASKS["sst"]
+CPU = Runtime("cpu", "32-true", 1, "cpu")
 
 
 def half(logits: Tensor, labels: Tensor, high: float) -> Tensor:
@@ -82,3 +87,14 @@ def test_a_loss_has_to_fit_its_task(loss: str, task: str) -> None:
     definition: Task = TASKS[task]
     with pytest.raises(InputError, match=f"tasks.{task}.loss={loss} does not fit"):
         find_loss(task, definition, TaskConfig(loss=loss))
+
+
+@pytest.mark.parametrize("loss", RANKING)
+def test_a_loss_that_compares_rows_needs_two_of_them(loss: str) -> None:
+    def plan(*overrides: str) -> Plan:
+        return make_plan(compose(overrides), CPU)
+
+    check_parts(plan(f"tasks.sts.loss={loss}", "batch_size=2"))
+    check_parts(plan("batch_size=1"))
+    with pytest.raises(InputError, match=r"tasks.sts.loss compares the rows of a batch; expected batch_size=2"):
+        check_parts(plan(f"tasks.sts.loss={loss}", "batch_size=1"))

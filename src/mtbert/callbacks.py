@@ -21,8 +21,9 @@ from mtbert.data.updates import Update
 from mtbert.errors import InputError
 from mtbert.evaluation import metric_of
 from mtbert.module import MultitaskModule
+from mtbert.paths import BEST, LAST
 from mtbert.plan import Phase
-from mtbert.results.record import AVERAGE
+from mtbert.results.record import Epoch, best_of
 from mtbert.rundir import now
 from mtbert.stopping import Stop
 
@@ -50,8 +51,9 @@ class Recorder(Callback):
         "epoch_seconds",
     )
 
-    def __init__(self, checkpoints: Path) -> None:
-        self.checkpoints = checkpoints
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory  # of the run
+        self.checkpoints = directory / LAST.parent
         self.phase_index = 0
         self.phase_name = ""
         self.steps_before = 0  # optimiser steps of the phases before this one
@@ -92,7 +94,7 @@ class Recorder(Callback):
 
     @property
     def _final(self) -> Path:
-        return self.checkpoints / "best.safetensors"
+        return self.directory / BEST
 
     def _weights(self, index: int | None) -> Path:
         """Where an epoch's weights are while the run goes on."""
@@ -104,7 +106,7 @@ class Recorder(Callback):
 
     @property
     def last(self) -> Path:
-        return self.checkpoints / "last.safetensors"
+        return self.directory / LAST
 
     def state_dict(self) -> dict[str, Any]:
         rows = {"values": _joined(self._values), "logits": {task: _columns(p) for task, p in self._logits.items()}}
@@ -191,8 +193,9 @@ class Recorder(Callback):
             if split == "dev":
                 gathered = pl_module.evaluation.gathered((split, task))[0]
                 self.dev_logits.setdefault(task, {})[len(self.epochs) - 1] = gathered
-        if self._is_best():
-            self.best_index = len(self.epochs) - 1
+        newest = len(self.epochs) - 1
+        if best_of([Epoch(**epoch) for epoch in self.epochs]).index == newest:
+            self.best_index = newest
             if trainer.is_global_zero:
                 save_weights(pl_module.exported(), self._weights(self.best_index))
         self.step = 0
@@ -223,14 +226,6 @@ class Recorder(Callback):
         if len(found) == len(module.tasks):
             found["train/average"] = math.fsum(found.values()) / len(found)
         return found
-
-    def _is_best(self) -> bool:
-        """Whether the newest epoch beats all before it; where none had a defined average, the newest does."""
-        if self.best_index is None:
-            return True
-        best = self.epochs[self.best_index]["metrics"].get(AVERAGE)
-        newest = self.epochs[-1]["metrics"].get(AVERAGE)
-        return best is None or (newest is not None and newest > best)
 
 
 class EmbeddingCache(Callback):

@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mtbert.config import Config
+from mtbert.data.terms import TERMS
 from mtbert.results.facts import facts_about, remarks_on
 from mtbert.results.record import RunRecord
-
-TERMS = {
-    "quora": "Quora's question pairs: Quora's own terms, non-commercial use",
-    "sick": "SICK: CC BY-NC-SA",
-}
 
 
 def model_card(record: RunRecord, config: Config, onnx: Sequence[str] = ()) -> str:
@@ -60,7 +56,8 @@ def _use(config: Config, onnx: Sequence[str]) -> str:
 
 
 def _terms(record: RunRecord) -> str:
-    bullets = [f"- {terms}" for name, terms in TERMS.items() if name in record.rows and record.data.name != "sample"]
+    known = [name for name in TERMS if name in record.rows and record.data.name != "sample"]
+    bullets = [f"- {name}: {TERMS[name]}" for name in known]
     return "\n".join([f"Trained on: {', '.join(record.rows)} ({record.data.name}).", *([""] * bool(bullets)), *bullets])
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from mtbert.config import TrainerConfig
 from mtbert.errors import InputError
-from mtbert.paths import atomic_write
+from mtbert.paths import PREVIOUS, atomic_write
 from mtbert.stopping import Stop
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Checkpoints(Callback):
 
 def previous(path: Path) -> Path:
     """Where the checkpoint before the one at ``path`` is kept."""
-    return path.with_name("previous" + path.suffix)
+    return path.with_name(PREVIOUS.name)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

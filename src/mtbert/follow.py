@@ -67,7 +67,7 @@ def follow(directory: Path, rank: int, folder: str, ready: int) -> None:
     os.write(ready, b".")
     os.close(ready)
     join(plan.runtime, rank, folder)
-    fit(plan, data, module, Recorder(directory / "checkpoints"), [])
+    fit(plan, data, module, Recorder(directory), [])
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from mtbert.data.schedules import build_schedule
+from mtbert.errors import InputError
+from mtbert.losses import RANKING
 from mtbert.plan import Plan
 from mtbert.tasks import find_loss, find_task
 
@@ -13,7 +15,10 @@ def check_parts(plan: Plan) -> None:
     Raises:
         InputError: one cannot be found, or does not fit.
     """
+    alone = any(phase.batch_size == 1 for phase in plan.phases if phase.trains_tasks)
     for name, options in plan.config.tasks.items():
-        find_loss(name, find_task(name, options), options)
+        loss = find_loss(name, find_task(name, options), options)
+        if loss in RANKING.values() and alone:
+            raise InputError(f"config: tasks.{name}.loss compares the rows of a batch; expected batch_size=2 or more")
     for phase in plan.phases:
         build_schedule(phase.schedule, seed=0, epochs=phase.epochs)

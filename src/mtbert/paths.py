@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
+# Of a run's directory: the last checkpoint and the one before, and the best weights of a finished run.
+LAST, PREVIOUS, BEST = (Path("checkpoints") / f"{name}.safetensors" for name in ("last", "previous", "best"))
 
 
 def conf_dir() -> Path:
@@ -23,6 +25,11 @@ def claims_file() -> Path:
     """What the paper claims, as data: inside an installed wheel, or under experiments/ of a checkout."""
     inside = PACKAGE / "claims.yaml"
     return inside if inside.is_file() else PACKAGE.parents[1] / "experiments" / "claims.yaml"
+
+
+def data_dir() -> Path:
+    """Where the course's files are unless told otherwise: ``$MTBERT_DATA``, else ``./data`` (conf/data/cs224n.yaml)."""
+    return Path(os.environ.get("MTBERT_DATA") or "data")
 
 
 def cache_dir() -> Path:

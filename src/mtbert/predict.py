@@ -79,13 +79,15 @@ def find_reading(
     Raises:
         InputError: no such task, no such column, or several tasks fit.
     """
+    from mtbert.data.rows import check_columns
+
     known = [(d.task, d.sentences) for d in run.config.datasets.values()]
     if task is not None:
         run.dataset(task)
         known = [(name, names) for name, names in known if name == task]
     fitting = {name: names for name, names in reversed(known) if set(names) <= set(header)}
     if columns is not None:
-        _check_columns(source, header, columns)
+        check_columns(source, header, columns)
         fitting = {name: columns for name, names in known if len(names) == len(columns)}
     if not fitting:
         raise InputError(_none_fits(source, header, known, columns))
@@ -93,7 +95,7 @@ def find_reading(
         tasks = ", ".join(sorted(fitting, key=run.tasks.index))
         raise InputError(f"{source}: may be for any of {tasks}; say which with --task")
     ((name, names),) = fitting.items()
-    _check_columns(source, header, names)
+    check_columns(source, header, names)
     return name, names
 
 
@@ -113,14 +115,6 @@ def _none_fits(
 def _closeness(names: list[str], header: list[str]) -> float:
     """From 0 to 1: how nearly the header has these columns."""
     return sum(max(difflib.SequenceMatcher(None, name, c).ratio() for c in header) for name in names) / len(names)
-
-
-def _check_columns(source: str, header: list[str], columns: list[str]) -> None:
-    for column in columns:
-        if column not in header:
-            raise InputError(f"{source}: no column '{column}'{nearest(column, filter(None, header))}")
-        if header.count(column) > 1:
-            raise InputError(f"{source}: {header.count(column)} columns are named '{column}'; expected one")
 
 
 def writable(output: Path, file: str) -> Path:

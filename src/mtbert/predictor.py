@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mtbert.data.table import SpecialTokens, Table
+from mtbert.data.dataset import special_tokens
+from mtbert.data.table import Table
 from mtbert.data.tokens import tokenize
 from mtbert.data.updates import EvaluationUpdates, Update
 from mtbert.model.pretrained import load_tokenizer
@@ -51,7 +52,7 @@ class Predictor:
     def table(self, task: str, texts: Sequence[list[str]]) -> Table:
         """The sequences of texts, cut as in training."""
         tokenizer = load_tokenizer(self.files)
-        special = SpecialTokens(self.files.cls_id, self.files.sep_id, self.module.config.encoder.max_length)
+        special = special_tokens(self.files, self.module.config)
         sentences = [tokenize(column, tokenizer) for column in texts]
         return Table.build([""] * len(texts[0]), None, sentences, self.module.tasks[task].reads, special)
 

@@ -115,7 +115,7 @@ def replay(trace: Trace, config: Config) -> Recording:
         module = build_module(config, load_encoder(config.encoder))
         initial = trace.initial_heads()
         load_heads(module.heads, initial, trace.folder / HEADS_INIT)
-        recorder, losses = Recorder(plan.directory / "checkpoints"), BatchLosses(config.batch_size)
+        recorder, losses = Recorder(plan.directory), BatchLosses(config.batch_size)
         fit(plan, data, module, recorder, [losses])
     return Recording(
         steps=losses.steps,

@@ -136,7 +136,7 @@ def _run(study: Sequence[str], jobs: int) -> InputError | None:
 
 def _print_table(plans: Sequence[Plan], all_rows: bool) -> None:
     """The table of what there is of ``plans``; ``all_rows``: with those of the paper's rows that are not among them."""
-    from mtbert.results.record import find_runs
+    from mtbert.results.folders import find_runs
     from mtbert.results.render import render_terminal
     from mtbert.results.table import table_of
 

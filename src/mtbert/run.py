@@ -23,8 +23,10 @@ from omegaconf.errors import OmegaConfBaseException
 from mtbert.compose import compose, saved
 from mtbert.config import Config, DatasetConfig
 from mtbert.errors import InputError, nearest
+from mtbert.paths import BEST
+from mtbert.results.folders import runs_dir
 from mtbert.results.predictions import predictions_file
-from mtbert.results.record import FAILED_FILE, RESULT_FILE, RUN_NAME, FailedRun, Metrics, RunRecord, one_line, runs_dir
+from mtbert.results.record import FAILED_FILE, RESULT_FILE, RUN_NAME, FailedRun, Metrics, RunRecord, one_line
 
 # What a config.yaml that is none raises on its way to a Config.
 UNREADABLE = (InputError, OmegaConfBaseException, yaml.YAMLError, TypeError, ValueError, RecursionError)
@@ -48,9 +50,7 @@ def load(path: str | os.PathLike[str]) -> Run:
     if not (directory / RESULT_FILE).is_file():
         raise InputError(_no_run(directory))
     record = RunRecord.from_file(directory / RESULT_FILE)
-    if record.same_as is not None:
-        return Run(_original(directory, record.same_as), record)
-    return Run(directory, record)
+    return Run(record.original(), record)
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ class Run:
     @property
     def weights(self) -> Path:
         """The file of its best weights; InputError where the run kept none."""
-        weights = self.directory / "checkpoints" / "best.safetensors"
+        weights = self.directory / BEST
         if not weights.is_file():
             raise InputError(
                 f"{self.directory}: its weights were not kept (keep={self.config.keep}); remove the directory and "
@@ -278,13 +278,6 @@ def _no_run(directory: Path) -> str:
     inside = sorted(path.parent.name for path in directory.glob(f"*/{RESULT_FILE}"))
     hint = f"it is a folder of runs; give one of them, e.g. {directory / inside[0]}" if inside else f"no {RESULT_FILE}"
     return f"{directory}: not the directory of a run: {hint}"
-
-
-def _original(directory: Path, name: str) -> Path:
-    original = directory.parent / name
-    if not (original / RESULT_FILE).is_file():
-        raise InputError(f"{directory}: the same run as {name}, which is no longer in {directory.parent}")
-    return original
 
 
 def _texts(name: str, given: Any) -> list[str] | None:

@@ -15,9 +15,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from mtbert.errors import InputError, Taken
+from mtbert.paths import LAST, PREVIOUS
 from mtbert.plan import Plan
 from mtbert.results.archive import take_over
-from mtbert.results.record import RESULT_FILE, FailedRun, RunRecord, archives
+from mtbert.results.folders import archives
+from mtbert.results.record import RESULT_FILE, FailedRun, RunRecord
 from mtbert.terminal import tell
 
 logger = logging.getLogger(__name__)
@@ -99,15 +101,14 @@ def _directories(plan: Plan, folder: Path) -> Iterator[Path]:
 
 def begun(plan: Plan) -> Path | None:
     """The directory with a checkpoint to go on from, under whatever experiment name; its own first."""
-    names = ("last.safetensors", "previous.safetensors")
     for directory in _directories(plan, Path(plan.config.runs_dir)):
-        if any((directory / "checkpoints" / name).exists() for name in names):
+        if any((directory / checkpoint).exists() for checkpoint in (LAST, PREVIOUS)):
             return directory
     return None
 
 
-def take_up(plan: Plan) -> None:
-    """Make the run's directory ready, with what an earlier process has left.
+def make_ready(plan: Plan) -> None:
+    """Make the run's directory, with what an earlier process has left.
 
     What was begun under another name goes on under the plan's; its checkpoints move last, for who is cut off here.
     Files that a killed process was writing are removed.
@@ -123,7 +124,7 @@ def take_up(plan: Plan) -> None:
 
 def _move(source: Path, target: Path) -> None:
     logger.warning("%s is the same run, half made: it goes on as %s", source.name, target.name)
-    for entry in sorted(source.iterdir(), key=lambda entry: entry.name == "checkpoints"):
+    for entry in sorted(source.iterdir(), key=lambda entry: entry.name == LAST.parent.name):
         if (there := target / entry.name).is_dir():
             shutil.rmtree(there)
         entry.replace(there)
@@ -141,8 +142,7 @@ def record_alias(plan: Plan, record: RunRecord, overrides: Sequence[str], argume
     """
     runs = Path(plan.config.runs_dir)
     if record.directory.parent.resolve() != runs.resolve():
-        original = record.directory.parent / (record.same_as or record.directory.name)
-        for run in dict.fromkeys((original, record.directory)):
+        for run in dict.fromkeys((record.original(), record.directory)):
             take_over(run, runs)
         record = dataclasses.replace(record, directory=runs / record.directory.name)
     if record.directory == plan.directory:

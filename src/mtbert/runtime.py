@@ -44,8 +44,6 @@ def find_runtime(trainer: TrainerConfig) -> Runtime:
         )
     _check_devices(accelerator, trainer.devices)
     threads = trainer.threads or default_threads(trainer.devices)
-    if trainer.threads is not None and trainer.threads < 1:
-        raise InputError(f"config: trainer.threads={trainer.threads}; expected a number above 0")
     name = torch.cuda.get_device_name() if accelerator == "cuda" else processor()
     precision = trainer.precision
     if precision == "auto":

@@ -15,12 +15,11 @@ from pathlib import Path
 
 from mtbert.data.schedules import takes_epochs
 from mtbert.errors import InputError
-from mtbert.paths import atomic_write
+from mtbert.paths import BEST, LAST, PREVIOUS, atomic_write
 from mtbert.plan import Plan, digest_of
 from mtbert.results.record import RESULT_FILE, RunRecord
 
 KEEP = "MTBERT_KEEP_LAST"  # set by a study for runs whose end is the beginning of others
-LAST, PREVIOUS, BEST = (Path("checkpoints") / f"{name}.safetensors" for name in ("last", "previous", "best"))
 
 logger = logging.getLogger(__name__)
 

@@ -35,7 +35,7 @@ from mtbert.plan import Phase, Plan, make_plan
 from mtbert.progress import Progress
 from mtbert.provenance import provenance
 from mtbert.results.record import FAILED_FILE, Epoch, RunRecord, best_of
-from mtbert.rundir import claimed, finished, record_alias, record_failure, take_up
+from mtbert.rundir import claimed, finished, make_ready, record_alias, record_failure
 from mtbert.runtime import find_runtime
 from mtbert.stopping import deferred_signals
 from mtbert.teachers import find_teachers
@@ -67,7 +67,7 @@ def run(
         if (done := finished(plan)) is not None:
             tell(f"{done.directory}: done already")
             return record_alias(plan, done, overrides, arguments)
-        take_up(plan)
+        make_ready(plan)
         (plan.directory / FAILED_FILE).unlink(missing_ok=True)
         try:
             with _log_file(plan.directory / "run.log"):
@@ -83,7 +83,7 @@ def _train(plan: Plan, origin: dict[str, Any], callbacks: Sequence[Callback]) ->
     torch.set_num_threads(plan.runtime.threads)
     with atomic_write(directory / "config.yaml") as temporary:
         OmegaConf.save(OmegaConf.structured(config), temporary)
-    recorder = Recorder(directory / "checkpoints")
+    recorder = Recorder(directory)
     sharing.take_up(plan)
     with ranks.started(plan) as join:
         data, module = build(plan)

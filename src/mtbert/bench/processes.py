@@ -155,7 +155,7 @@ def _fitted(workload: Workload) -> list[tuple[float, float]]:
     clock = StepClock()
     with tempfile.TemporaryDirectory() as runs:
         plan = make_plan(replace(workload.config, runs_dir=runs, epochs=1), workload.runtime)
-        recorder = Recorder(plan.directory / "checkpoints")
+        recorder = Recorder(plan.directory)
         with redirect_stderr(StringIO()):
             fit(
                 plan,

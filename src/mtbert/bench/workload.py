@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,6 +20,7 @@ from mtbert.data.table import Table
 from mtbert.model.encoder import BertConfig, BertEncoder
 from mtbert.model.pretrained import load_encoder
 from mtbert.model.sources import EncoderFiles, resolve
+from mtbert.paths import data_dir
 from mtbert.runtime import Runtime, find_runtime
 
 TASK, DATASET = "para", "quora"
@@ -49,7 +48,7 @@ class Setting:
 
     def composition(self) -> list[str]:
         """The overrides of ``mtbert train`` that come to this setting."""
-        folder = Path(os.environ.get("MTBERT_DATA", "data"))
+        folder = data_dir()
         data = "cs224n" if (folder / "quora-train.csv").is_file() else "sample"
         chosen = ["scale=paper", f"data={data}", f"encoder={_tokenized_by(self.encoder)}"]
         chosen += ["encoder.pooling=pooler"] if self.encoder == BASE_SHAPE else []

@@ -11,7 +11,6 @@ import argparse
 import csv
 import errno
 import hashlib
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,11 +21,11 @@ import pooch
 import requests
 from tqdm import tqdm
 
+from mtbert.data.terms import TERMS
 from mtbert.errors import InputError, nearest
-from mtbert.paths import atomic_write, sha256
+from mtbert.paths import atomic_write, data_dir, sha256
 
 SOURCES = Path(__file__).with_name("sources.csv")
-TERMS = {"quora": "Quora's own terms (non-commercial)", "sick": "CC BY-NC-SA"}
 BY_HAND = "put the file into {folder} by hand, or use scale=sample, which needs none"
 SECONDS = (10, 60)  # to connect; between two pieces of an answer
 
@@ -109,7 +108,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """``mtbert data``: download what is missing, or only check what is there."""
     sources = read_sources(args.datasets)
-    folder = args.folder or Path(os.environ.get("MTBERT_DATA") or "data")
+    folder = args.folder or data_dir()
     if args.check:
         check(sources, folder)
         return 0

@@ -64,7 +64,10 @@ def read_rows(path: Path, dataset: DatasetConfig, labelled: bool) -> Rows:
     """
     frame = read_table(path, dataset.separator)
     label = dataset.label.column
-    _check_columns(path, list(frame.columns), [dataset.id, *dataset.sentences, *([label] if labelled else [])])
+    header, columns = list(frame.columns), [dataset.id, *dataset.sentences, *([label] if labelled else [])]
+    if len(header) == 1 and columns != header:
+        raise InputError(f"{path}: the header is one field, {_shown(header[0])}; expected fields separated by tabs")
+    check_columns(path, header, columns)
     available, dropped = len(frame), Counter[str]()
     for column in [*dataset.sentences, label] if labelled else []:
         empty = frame[column].str.strip() == ""
@@ -192,14 +195,13 @@ def _swallowed(record: list[str], separator: str) -> bool:
     return separator == "\t" and len(record) > 1 and (any(whole[1:-1]) or all(whole))
 
 
-def _check_columns(path: Path, header: list[str], columns: list[str]) -> None:
-    if len(header) == 1 and columns != header:
-        raise InputError(f"{path}: the header is one field, {_shown(header[0])}; expected fields separated by tabs")
+def check_columns(source: str | Path, header: list[str], columns: list[str]) -> None:
+    """InputError where a header lacks one of ``columns``, or has it twice."""
     for column in columns:
         if column not in header:
-            raise InputError(f"{path}: no column '{column}'{nearest(column, filter(None, header))}")
+            raise InputError(f"{source}: no column '{column}'{nearest(column, filter(None, header))}")
         if header.count(column) > 1:
-            raise InputError(f"{path}: {header.count(column)} columns are named '{column}'; expected one")
+            raise InputError(f"{source}: {header.count(column)} columns are named '{column}'; expected one")
 
 
 def _labels(path: Path, values: pd.Series[str], label: LabelConfig) -> Float[np.ndarray, " rows"]:

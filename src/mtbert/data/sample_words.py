@@ -291,8 +291,3 @@ IS, ARE, A, AN = "is", "are", "a", "an"
 
 def plural(name: str) -> str:
     return PLURALS.get(name, f"{name}s")
-
-
-AGENTS_PLURAL = [
-    plural(name) for world in ("person", "animal") for group in AGENTS[world] for names in group for name in names
-]

@@ -15,9 +15,9 @@ from mtbert.figures.palette import GREY
 from mtbert.figures.predictions import figures_of
 from mtbert.figures.study import figure_7, figure_8, figure_9, learning_curves
 from mtbert.results.chosen import add_run_arguments, chosen_runs
+from mtbert.results.folders import runs_dir
 from mtbert.results.measured import MeasuredRow, TaskPredictions, measured_gains, measured_rows
 from mtbert.results.paper import experiment_names, paper_rows
-from mtbert.results.record import runs_dir
 from mtbert.results.scoring import worst_errors
 from mtbert.results.table import build_table
 from mtbert.terminal import tell

@@ -25,8 +25,8 @@ from mtbert.report.rows import row_sections
 from mtbert.report.verdicts import verdicts
 from mtbert.results.comparable import require_comparable
 from mtbert.results.evidence import Evidence
+from mtbert.results.folders import Runs
 from mtbert.results.measured import measured_rows
-from mtbert.results.record import Runs
 from mtbert.results.render import fixed, sign, signed, star, to_csv
 from mtbert.results.table import table_of
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from mtbert.errors import InputError
 from mtbert.results.comparable import pick, pick_experiments
+from mtbert.results.folders import HOW_TO_START, Runs, find_runs, runs_dir
 from mtbert.results.paper import BASELINE
-from mtbert.results.record import HOW_TO_START, Runs, find_runs, runs_dir
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:

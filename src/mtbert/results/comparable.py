@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from mtbert.errors import InputError, nearest
+from mtbert.results.folders import Runs
 from mtbert.results.paper import experiment_names
-from mtbert.results.record import RunRecord, Runs
+from mtbert.results.record import RunRecord
 
 RowKey = tuple[str, tuple[str, ...]]  # experiment, overrides of its own
 Rows = dict[RowKey, list[RunRecord]]

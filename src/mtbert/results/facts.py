@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from mtbert.results.cells import Column
-from mtbert.results.record import BrokenRun, RowCount, RunRecord, one_line
+from mtbert.results.folders import BrokenRun
+from mtbert.results.record import RowCount, RunRecord, one_line
 
 MINILM = (
     "para_acc",

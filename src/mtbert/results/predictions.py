@@ -11,7 +11,7 @@ import yaml
 from jaxtyping import Float
 
 from mtbert.errors import InputError
-from mtbert.results.record import RESULT_FILE, RunRecord
+from mtbert.results.record import RunRecord
 
 FOLDER = "predictions"
 TOLERANCE = 1e-3  # between a figure of result.json and the same from the predictions
@@ -37,20 +37,13 @@ def predictions_file(directory: Path, task: str) -> Path:
     return packed if packed.is_file() and not plain.is_file() else plain
 
 
-def original_of(record: RunRecord) -> Path:
-    """The directory with a run's files: its own, or that of the run it is the same as."""
-    return record.directory if record.same_as is None else record.directory.parent / record.same_as
-
-
 def read_predictions(record: RunRecord) -> dict[str, DevPredictions]:
     """By task, for those whose metric is known here (accuracy, pearson).
 
     Raises:
         InputError: a file is missing, cannot be read, or does not give the figures in result.json.
     """
-    directory = original_of(record)
-    if record.same_as is not None and not (directory / RESULT_FILE).is_file():
-        raise InputError(f"{record.directory}: its predictions are those of {record.same_as}, which is not there")
+    directory = record.original()
     recipe = _recipe(directory)
     keys = [key.split("/") for key in record.best.metrics if key.startswith("dev/") and key.count("/") == 2]
     return {task: _read(record, directory, task, metric, recipe) for _, task, metric in keys if metric in METRICS}

@@ -9,9 +9,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ RESULTS_VERSION = 1  # raised whenever the schema changes, or the code changes w
 RESULT_FILE = "result.json"
 FAILED_FILE = "failed.json"
 AVERAGE = "dev/average"
-HOW_TO_START = "start one with 'mtbert train' or all with 'make reproduce-table'"
 RUN_NAME = re.compile(r"(?P<experiment>.+)-s(?P<seed>\d+)-(?P<hash>[0-9a-f]{6,})")
 
 # "{split}/{task}/{metric}" -> value; None: undefined, as the Pearson correlation of a constant
@@ -111,6 +109,19 @@ class RunRecord:
             index for index, epoch in enumerate(self.epochs) if any(key.startswith("dev/") for key in epoch.metrics)
         ]
 
+    def original(self) -> Path:
+        """The directory with the run's files: its own, or that of the run it is the same as.
+
+        Raises:
+            InputError: that run is gone.
+        """
+        if self.same_as is None:
+            return self.directory
+        original = self.directory.parent / self.same_as
+        if not (original / RESULT_FILE).is_file():
+            raise InputError(f"{self.directory}: the same run as {self.same_as}, which is no longer beside it")
+        return original
+
     @classmethod
     def from_file(cls, path: Path) -> RunRecord:
         """Read and check ``path``.
@@ -187,64 +198,12 @@ class FailedRun:
         _dump(content, directory / FAILED_FILE)
 
 
-@dataclass(frozen=True)
-class BrokenRun:
-    """A run whose files cannot be used, and why."""
-
-    directory: Path
-    reason: str
-
-
-@dataclass
-class Runs:
-    """Everything in a folder of runs, or those of it that are of ``only`` these experiments. ``unfinished`` directories
-    hold neither a result nor a failure."""
-
-    done: list[RunRecord] = field(default_factory=list)
-    failed: list[FailedRun] = field(default_factory=list)
-    broken: list[BrokenRun] = field(default_factory=list)
-    unfinished: list[Path] = field(default_factory=list)
-    only: tuple[str, ...] = ()  # empty: all
-
-
 def best_of(epochs: Sequence[Epoch]) -> Best:
     """The first epoch with the highest dev average, as in the paper; the last one where none is defined."""
     averages = [finite(epoch.metrics.get(AVERAGE)) for epoch in epochs]
     defined = [average for average in averages if average is not None]
     index = averages.index(max(defined)) if defined else len(epochs) - 1
     return Best(index, epochs[index].phase, epochs[index].epoch, epochs[index].metrics)
-
-
-def runs_dir() -> Path:
-    """Where runs are kept unless told otherwise: ``$MTBERT_RUNS``, else ``./runs``."""
-    return Path(os.environ.get("MTBERT_RUNS") or "runs")
-
-
-def archives() -> list[Path]:
-    """Where finished runs of others may stand, see ``mtbert archive``: the folder ``$MTBERT_ARCHIVE``, if set.
-
-    Raises:
-        InputError: there is no such folder.
-    """
-    folder = os.environ.get("MTBERT_ARCHIVE")
-    if folder and not Path(folder).is_dir():
-        raise InputError(f"MTBERT_ARCHIVE={folder}: no such folder of runs")
-    return [Path(folder)] if folder else []
-
-
-def find_runs(*folders: Path) -> Runs:
-    """All runs below ``folders`` (each a folder of runs, or a run itself), in order of their names.
-
-    Raises:
-        InputError: a folder does not exist.
-    """
-    runs = Runs()
-    for folder in folders:
-        if not folder.is_dir():
-            raise InputError(f"{folder}: no such folder of runs; {HOW_TO_START}")
-        for directory in _run_directories(folder):
-            _sort_in(directory, runs)
-    return runs
 
 
 def one_line(text: str, limit: int = 300) -> str:
@@ -256,37 +215,6 @@ def one_line(text: str, limit: int = 300) -> str:
 def finite(value: float | None) -> float | None:
     """``value`` as a float, None where it is undefined."""
     return None if value is None or not math.isfinite(value) else float(value)
-
-
-def _run_directories(folder: Path) -> Iterator[Path]:
-    named = RUN_NAME.fullmatch(folder.name) is not None
-    if named or (folder / RESULT_FILE).exists() or (folder / FAILED_FILE).exists():
-        yield folder
-        return
-    with os.scandir(folder) as entries:
-        inside = [entry.name for entry in entries if _may_hold_runs(entry)]
-    for name in sorted(inside):
-        yield from _run_directories(folder / name)
-
-
-def _may_hold_runs(entry: os.DirEntry[str]) -> bool:
-    # Links are followed to runs only: one that leads to a folder above would never end.
-    named = RUN_NAME.fullmatch(entry.name) is not None
-    return not entry.name.startswith(".") and entry.is_dir(follow_symlinks=named)
-
-
-def _sort_in(directory: Path, runs: Runs) -> None:
-    try:
-        if (path := directory / RESULT_FILE).exists():
-            runs.done.append(RunRecord.from_file(path))
-        elif (path := directory / FAILED_FILE).exists():
-            runs.failed.append(FailedRun.from_file(path))
-        else:
-            runs.unfinished.append(directory)
-    except InputError as error:
-        runs.broken.append(BrokenRun(directory, str(error).removeprefix(f"{directory}{os.sep}")))
-    except OSError as error:
-        runs.broken.append(BrokenRun(directory, f"cannot be read: {error.strerror}"))
 
 
 def _load(path: Path) -> Any:

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from mtbert.results.record import AVERAGE, HOW_TO_START, RUN_NAME, RunRecord, Runs, find_runs, runs_dir
+from mtbert.results.folders import HOW_TO_START, Runs, find_runs, runs_dir
+from mtbert.results.record import AVERAGE, RUN_NAME, RunRecord
 
 TITLES = ("directory", "scale", "encoder", "average", "best", "seconds", "commit", "state")
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from mtbert.config import Config
 from mtbert.data.rows import read_table
 from mtbert.data.sample import sample_folder
 from mtbert.errors import InputError
-from mtbert.paths import sha256
+from mtbert.paths import data_dir, sha256
 from mtbert.run import Run
 
 
@@ -51,6 +50,6 @@ def sentences_of(run: Run, task: str) -> dict[str, list[str]]:
 def _folder(run: Run, task: str) -> Path:
     if run.config.data.folder is None:
         return sample_folder()
-    candidates = [Path(run.config.data.folder), Path(os.environ.get("MTBERT_DATA") or "data")]
+    candidates = [Path(run.config.data.folder), data_dir()]
     files = run.dataset(task).files.get(dev_split(run.config), [])
     return next((folder for folder in candidates if all((folder / file).is_file() for file in files)), candidates[-1])

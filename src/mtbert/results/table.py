@@ -27,8 +27,9 @@ from mtbert.results.chosen import add_run_arguments, chosen_runs
 from mtbert.results.comparable import RowKey, common_overrides, require_comparable
 from mtbert.results.evidence import BEST, HALVES, LAST, WAYS, Evidence
 from mtbert.results.facts import facts_about, marked, remarks_on
+from mtbert.results.folders import BrokenRun, Runs
 from mtbert.results.paper import BASELINE, PaperRow, paper_rows, published_best
-from mtbert.results.record import BrokenRun, FailedRun, RunRecord, Runs, one_line
+from mtbert.results.record import FailedRun, RunRecord, one_line
 from mtbert.results.render import FORMATS, render_terminal
 from mtbert.results.statistics import holm
 
