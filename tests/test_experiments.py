@@ -150,9 +150,10 @@ def test_names_paths_and_loggers_are_not_part_of_a_runs_identity(rows: Path, tmp
         "trainer.num_workers=2",
     )
     assert same.hash == first.hash
-    for change in ("seed=1", "lr=2e-5", "trainer.eval_tokens=100", "recipe.loss_division=true", "train_metrics=off"):
+    seeds_differ = ("seed=1", "trainer.eval_tokens=100", "train_metrics=off")
+    for change in (*seeds_differ, "lr=2e-5", "recipe.loss_division=true", "data.shuffle=false", "data.subset_seed=1"):
         assert plan("00_baseline", "quick", rows, change).hash != first.hash, change
-        seed_or_metrics = change in ("seed=1", "trainer.eval_tokens=100", "train_metrics=off")
+        seed_or_metrics = change in seeds_differ
         assert (plan("00_baseline", "quick", rows, change).settings == first.settings) == seed_or_metrics, change
     (rows / "sts-train.csv").write_text("other rows")
     assert plan("00_baseline", "quick", rows).hash != first.hash

@@ -12,10 +12,13 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from pytorch_lightning import Callback, Trainer
 from safetensors.torch import load_file
 from torch import Tensor
 
+from mtbert import callbacks
 from mtbert.callbacks import Recorder
+from mtbert.checkpoints import load_weights
 from mtbert.compose import compose
 from mtbert.config import Config
 from mtbert.data.rows import read_rows
@@ -23,7 +26,8 @@ from mtbert.data.sample import sample_folder
 from mtbert.errors import Stopped
 from mtbert.model.pretrained import load_encoder
 from mtbert.module import MultitaskModule, build_module
-from mtbert.results.record import FAILED_FILE, RESULT_FILE, FailedRun, RunRecord
+from mtbert.paths import BEST
+from mtbert.results.record import FAILED_FILE, RESULT_FILE, FailedRun, RunRecord, best_of
 from mtbert.run import load
 from mtbert.train import run
 
@@ -200,6 +204,32 @@ def test_a_run_without_a_sound_checkpoint_starts_over(
     equal(run(settings, TINY), unbroken)
     assert "last.safetensors: not a readable checkpoint" in caplog.text
     assert "weights cannot be read: the content is not what was written; the run starts over" in caplog.text
+
+
+@pytest.mark.parametrize("start_from", ["best", "last"])
+def test_a_phase_starts_from_the_best_weights_or_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start_from: str
+) -> None:
+    class Watch(Callback):
+        """The encoder's weights when each phase starts and ends."""
+
+        def __init__(self) -> None:
+            self.seen: list[Tensor] = []
+
+        def _look(self, trainer: Trainer, module: MultitaskModule) -> None:
+            self.seen.append(torch.cat([weight.detach().flatten() for weight in module.encoder.parameters()]))
+
+        on_fit_start = on_fit_end = _look  # type: ignore[assignment]
+
+    monkeypatch.setattr(callbacks, "best_of", lambda epochs: best_of(epochs[:1]))  # the first of main's two epochs
+    watch, settings = Watch(), config(tmp_path, f"phases.extra.start_from={start_from}")
+    record = run(settings, TINY, [watch])
+    module = build_module(settings, load_encoder(settings.encoder))
+    load_weights(module, record.directory / BEST)
+    best = torch.cat([weight.detach().flatten() for weight in module.encoder.parameters()])
+    _, last, start, _ = watch.seen
+    assert not best.equal(last)
+    assert start.equal(best if start_from == "best" else last)
 
 
 @pytest.mark.parametrize(("keep", "left"), [("none", set()), ("best", {"best.safetensors"})])
