@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,15 @@ def test_steps_are_logged_at_multiples_of_the_interval(events: EventAccumulator,
     assert list(found["optim/lr"].values()) == pytest.approx([plan.phases[0].lr] * 12)
     assert list(found["step/sst/loss"]) == [2, 4, 6, 8, 10, 12, 14]
     assert list(found["step/para/loss"]) == [16, 18, 20]
+
+
+def test_the_learning_rate_is_that_of_the_step_without_the_layers_factors(tmp_path: Path) -> None:
+    schedule = ("optimizer.warmup=0.5", "optimizer.lr_schedule=linear", "optimizer.layer_decay=0.5")
+    plan = plan_of(tmp_path, *schedule, "epochs=1", "trainer.max_steps=4", "phases.extra=null", "lr=1e-3")
+    plan = replace(plan, config=replace(plan.config, trainer=replace(plan.config.trainer, log_every_n_steps=1)))
+    train(plan)
+    rates = [float(row["optim/lr"]) for row in read_csv(plan) if row["optim/lr"]]
+    assert rates == pytest.approx([0.0, 0.5 * plan.phases[0].lr, plan.phases[0].lr, 0.5 * plan.phases[0].lr])
 
 
 def test_the_gradient_norm_joins_encoder_and_heads(events: EventAccumulator) -> None:

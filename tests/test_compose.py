@@ -24,6 +24,9 @@ from mtbert.errors import InputError
         ("scale=quik", "no scale 'quik'; did you mean 'quick'?"),
         ("experiment=smoke/tinny", "no experiment 'smoke/tinny'; did you mean 'smoke/tiny'?"),
         ("hydra/launcher=ray", "which a package brings: pip install hydra-ray-launcher"),
+        ("experiment=lora", "no experiment 'lora'; did you mean 'method/lora'?"),
+        ("experiment=final.yaml", "experiment=final.yaml; did you mean 'final'?"),
+        ("+scale.train_rows.x=0.1", "expected one of: default, sst, quora, sts, cfimdb, sick"),
         ("encoder=minilm", "no encoder 'minilm'; did you mean 'minilm-l6'?"),
         ("recipe=asrun", "did you mean 'as_run'?"),
         ("epochs=ten", "override 'epochs=ten'"),
@@ -55,6 +58,12 @@ def test_a_mistake_is_one_line_with_the_place_and_the_nearest_name(override: str
         compose([override])
     assert expected in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_lora_needs_an_encoder_that_is_trained() -> None:
+    compose(["methods.lora.rank=4", "experiment=12_frozen_encoder"])
+    with pytest.raises(InputError, match=r"methods.lora.rank is above 0, but every phase fixes the encoder"):
+        compose(["methods.lora.rank=4", "phases.main.freeze=[encoder]"])
 
 
 @pytest.mark.parametrize(

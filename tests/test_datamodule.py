@@ -224,6 +224,14 @@ def test_annealed_sampling_ends_the_phase_at_its_last_exponent(place: Path, monk
         np.testing.assert_allclose(odds[-1], rows / rows.sum())
 
 
+def test_whose_rows_are_held_out_is_part_of_the_identity(place: Path) -> None:
+    def identity(*overrides: str) -> str:
+        return make_plan(toy_config(place, *overrides), RUNTIME).hash
+
+    only_train = "~datasets.sts.files.dev"
+    assert identity("data.holdout=0.5") != identity("data.holdout=0.5", only_train)
+
+
 def test_a_holdout_needs_no_dev_files_and_depends_on_none(place: Path) -> None:
     def identity() -> str:
         return make_plan(toy_config(place, "data.holdout=0.5"), RUNTIME).hash

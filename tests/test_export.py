@@ -92,6 +92,7 @@ def test_mtbert_reads_the_encoder(pooled_run: Run, exported: Path) -> None:
 def test_the_card_says_what_was_measured(pooled_run: Run, exported: Path) -> None:
     card = (exported / "README.md").read_text()
     assert pooled_run.record.command in card
+    assert f"encoder.pooling={pooled_run.config.encoder.pooling}` in mtbert" in card
     for name, value in pooled_run.metrics.items():
         assert f"| {name.removeprefix('dev/')} | {value:.4f} |" in card
 
@@ -155,7 +156,7 @@ def test_a_run_without_weights_leaves_nothing(tiny_run: RunRecord, tmp_path: Pat
     bare.mkdir()
     for name in ("result.json", "config.yaml"):
         (bare / name).write_bytes((tiny_run.directory / name).read_bytes())
-    with pytest.raises(InputError, match="its weights were not kept"):
+    with pytest.raises(InputError, match="no weights here"):
         export(load(bare), tmp_path / "model")
     assert [path.name for path in tmp_path.iterdir()] == [bare.name]
 
@@ -164,3 +165,8 @@ def test_modules_are_listed_in_the_order_they_run(pooled_run: Run, exported: Pat
     listed = [module["path"] for module in json.loads((exported / "modules.json").read_text())]
     dense = ["2_Dense"] * (pooled_run.config.encoder.pooling == "pooler")
     assert listed == ["", "1_Pooling", *dense]
+
+
+def test_weights_are_as_readable_as_all_else(exported: Path) -> None:
+    expected = (exported / "README.md").stat().st_mode
+    assert {path.name for path in exported.rglob("*") if path.is_file() and path.stat().st_mode != expected} == set()

@@ -146,3 +146,24 @@ def test_learned_loss_weights_are_trained_at_a_rate_of_their_own_and_leave_with_
     assert lrs[module.get_parameter(weights[0])] == pytest.approx(1e-5 * LOSS_WEIGHT_LR)
     module.end()
     assert not any("weighting" in name for name in module.state_dict())
+
+
+@pytest.mark.parametrize("name", AGGREGATORS)
+@pytest.mark.parametrize("size", [1e-6, 1e3])
+def test_surgery_is_the_same_whatever_the_size_of_the_gradients(name: str, size: float) -> None:
+    for package in ("torchjd", "cvxpy", "qpsolvers"):
+        pytest.importorskip(package)
+    first, second = torch.tensor([2.0, 0.0]), torch.tensor([-0.5, 1.0])
+    expected = combined(name, first, second)
+    torch.testing.assert_close(combined(name, size * first, size * second) / size, expected, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("small", [0.0, 1e-23, 5e-5])
+def test_a_task_without_much_of_a_gradient_does_not_undo_the_others(small: float) -> None:
+    for package in ("torchjd", "cvxpy"):
+        pytest.importorskip(package)
+    first, second = torch.tensor([1.0, 0.0]), torch.tensor([-small, small])
+    pcgrad, cagrad = combined("pcgrad", first, second), combined("cagrad", first, second)
+    torch.testing.assert_close(pcgrad, first if small < 1e-15 else torch.tensor([0.5, 0.5]), atol=1e-4, rtol=0)
+    mean = (first + second) / 2
+    assert (cagrad - mean).norm() <= 0.41 * mean.norm()  # equation 4

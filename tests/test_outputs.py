@@ -110,3 +110,13 @@ def test_diverged_weights_are_named_unless_an_earlier_epoch_was_better(tmp_path:
     write_outputs(*finished(tmp_path, good, bad, best=0))
     frame = pd.read_csv(tmp_path / "predictions" / "dev-para.csv")
     assert frame["epoch_2"].isna().tolist() == [False, True]
+
+
+def test_ids_that_the_leaderboards_format_cannot_hold_leave_its_file_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan, data, module, recorder = finished(tmp_path, torch.tensor([1.0, -1.0]))
+    data.tables["dev", "para"].ids = np.array(["a,1", "b"])
+    write_outputs(plan, data, module, recorder)
+    assert [path.name for path in (tmp_path / "predictions").iterdir()] == ["dev-para.csv"]
+    assert "id 'a,1' has a comma or a line break" in caplog.text

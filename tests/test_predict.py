@@ -142,6 +142,7 @@ def test_the_task_is_inferred_from_columns_that_only_one_has(tiny_run: RunRecord
         ("sentence\na,b\n", [], "rows.csv: line 2: 2 fields; expected 1"),
         ("sentence\n", [], "rows.csv: no rows under the header"),
         ("sentence1;sentence2\na;b\n", ["--task", "sts"], "in 'sentence1;sentence2'; did you mean --sep ';'?"),
+        ("left;right\na;b\n", ["--task", "sts", "--columns", "left,right"], "in 'left;right'; did you mean --sep ';'?"),
         ("", [], "rows.csv: is empty; expected a header"),
         ("sentence\na\n", ["--sep", "ab"], "--sep 'ab' separates no columns; expected comma, tab or"),
         ('id,sentence\na,b\n"c,d",e\n', ["--format", "leaderboard"], "id 'c,d' has a comma"),

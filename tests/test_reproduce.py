@@ -49,6 +49,9 @@ def test_the_scale_follows_from_rows_and_gpu(tmp_path: Path, monkeypatch: pytest
         (["--experiments", ","], "--experiments is empty"),
         (["--jobs", "0"], "--jobs 0: expected a number above 0"),
         (["--seeds", "one"], "--seeds: 'one' is no seed"),
+        (["scale=quick"], "scale=quick: expected --scale instead"),
+        (["seed=3"], "seed=3: expected --seeds instead"),
+        (["experiment=final"], "experiment=final: expected --experiments instead"),
         (["epohcs=3"], "no key 'epohcs'; did you mean 'epochs'?"),
     ],
 )

@@ -19,6 +19,8 @@ from mtbert.compose import compose
 from mtbert.config import DatasetConfig
 from mtbert.data.rows import Rows, read_rows
 from mtbert.data.sample import CONTENT, FILES, digest, sample_folder, vocabulary, write
+from mtbert.model.tiny import tiny_folder
+from mtbert.paths import sha256
 
 FOLDER_OF_ANOTHER_PROCESS = "from mtbert.data.sample import sample_folder, digest; print(digest(sample_folder()))"
 
@@ -172,6 +174,11 @@ def test_quotes_and_letters_beyond_ascii_are_in_the_files(folder: Path) -> None:
     assert "São" in (folder / "quora-train.csv").read_text(encoding="utf-8")
     assert '"" at last ""' in (folder / "ids-cfimdb-train.csv").read_text(encoding="utf-8")
     (folder / "sick2014.csv").read_bytes().decode("ascii")
+
+
+def test_the_tiny_encoder_is_the_one_that_figures_were_made_with(cache: Path) -> None:
+    assert tiny_folder().name == "tiny-b407cd1183a2"  # of shape and vocabulary
+    assert sha256(tiny_folder() / "model.safetensors").startswith("504cf53928"), "as experiments/README.md says"
 
 
 def test_vocabulary_covers_every_word(tmp_path: Path, folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from mtbert.compose import compose
 from mtbert.errors import Taken, explain
 from mtbert.plan import make_plan
 from mtbert.results.record import FAILED_FILE, RESULT_FILE, RunRecord
-from mtbert.rundir import begun, claimed, make_ready
+from mtbert.rundir import begun, claimed, finished, make_ready, record_alias
 from mtbert.runtime import default_threads, find_runtime, shared_out, visible_gpus
 from mtbert.study import Job, Place, places, run_study
 from synthetic_runs import record
@@ -277,3 +278,18 @@ def test_a_run_begun_under_another_name_goes_on(tmp_path: Path, caplog: pytest.L
     assert (checkpoint.name, checkpoint.read_text()) == ("last.safetensors", "half way")
     assert (other.directory / "run.log").read_text() == "log"
     assert f"{one.directory.name} is the same run, half made" in caplog.text
+
+
+def test_a_run_whose_original_is_gone_is_not_done(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    one, other = job(tmp_path, 1).plan, job(tmp_path, 1, "name=other").plan
+    made = record(one.config.name, 1, hash=one.hash)
+    one.directory.mkdir(parents=True)
+    made.write(one.directory)
+    first = finished(one)
+    assert first is not None
+    record_alias(other, first, ())
+    again = finished(other)
+    assert again is not None and again.same_as == one.directory.name
+    shutil.rmtree(one.directory)
+    assert finished(one) is None and finished(other) is None
+    assert f"the same run as {one.directory.name}, which is no longer beside it; the run is made again" in caplog.text

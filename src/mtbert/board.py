@@ -39,6 +39,7 @@ class Board(Callback):
         self.num_logged: int | None = None  # epochs
         self._values: dict[str, list[Tensor]] = defaultdict(list)  # the rows' losses since the last logged step
         self._norms: dict[str, Tensor] = {}
+        self._lr = 0.0  # of the step, before the factors of layers and heads
 
     def state_dict(self) -> dict[str, Any]:
         return {"values": {task: torch.cat(values) for task, values in self._values.items()}}
@@ -61,6 +62,8 @@ class Board(Callback):
     ) -> None:
         if self._due(trainer, trainer.global_step + 1):
             self._norms = {part: gradient_norm(getattr(pl_module, part)) for part in ("encoder", "heads")}
+            group = optimizer.param_groups[0]  # has the schedule's factor beside that of its layer
+            self._lr = self._phase.lr * group["lr"] / group.get("initial_lr", group["lr"])
 
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, pl_module: MultitaskModule, outputs: dict[str, Any], batch: Update, batch_idx: int
@@ -118,7 +121,7 @@ class Board(Callback):
         named["optim/grad_norm"] = torch.linalg.vector_norm(norms)
         named |= {f"optim/grad_norm_{part}": norm for part, norm in self._norms.items()}
         metrics = dict(zip(named, torch.stack(list(named.values())).tolist(), strict=True))  # one wait for all
-        metrics["optim/lr"] = trainer.optimizers[0].param_groups[0]["lr"]
+        metrics["optim/lr"] = self._lr
         _log(trainer, metrics, self.recorder.steps_before + trainer.global_step)
 
     def _epoch_metrics(self) -> dict[str, float]:

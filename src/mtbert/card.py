@@ -44,8 +44,8 @@ def _use(config: Config, onnx: Sequence[str]) -> str:
     texts = {dataset.text for dataset in config.datasets.values()}
     lines = [
         "The folder is a BERT in the published format: `transformers.AutoModel.from_pretrained(folder)`, "
-        "`SentenceTransformer(folder)`, or `encoder=folder encoder.source=folder:...` in mtbert. Sentence embeddings "
-        f"are pooled by `{config.encoder.pooling}`; `heads.safetensors` holds the tasks' heads.",
+        "`SentenceTransformer(folder)`, or `encoder=folder encoder.source=folder:... "
+        f"encoder.pooling={config.encoder.pooling}` in mtbert; `heads.safetensors` holds the tasks' heads.",
         "",
         f"Text was normalised before the tokenizer ({', '.join(sorted(texts))}: see `mtbert.data.rows.normalize`); "
         f"sequences are cut at {config.encoder.max_length} tokens.",

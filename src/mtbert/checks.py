@@ -78,6 +78,8 @@ def check(config: Config) -> None:
         _check_phase(f"phases.{name}", phase)
     if list(phases.values())[-1].objective != "tasks":
         raise InputError(f"config: phases.{list(phases)[-1]} comes last; expected one with objective=tasks after it")
+    if config.methods.lora.rank > 0 and all("encoder" in phase.freeze for phase in phases.values()):
+        raise InputError("config: methods.lora.rank is above 0, but every phase fixes the encoder, which it adapts")
     _check_scale(config)
     if config.data.holdout is not None and not 0 < config.data.holdout < 1:
         raise InputError(f"config: data.holdout={config.data.holdout}; expected a share between 0 and 1")
@@ -120,7 +122,7 @@ def _check_scale(config: Config) -> None:
         positive(f"scale.{key}", getattr(config.scale, key))
     for split in ("train_rows", "dev_rows"):
         for name, factor in getattr(config.scale, split).items():
-            one_of(f"scale.{split}", name, ("default", *config.datasets, *SHIPPED_DATASETS))
+            one_of(f"scale.{split}", name, dict.fromkeys(("default", *config.datasets, *SHIPPED_DATASETS)))
             positive(f"scale.{split}.{name}", factor)
             within(f"scale.{split}.{name}", factor, 0, 1)
 
@@ -129,6 +131,8 @@ def _check_names(config: Config) -> None:
     """Names that become names of files and folders: nothing in them may lead elsewhere or hide them."""
     if not re.fullmatch(r"\w[\w ./+=,@()-]*", config.name) or len(config.name.encode()) > 150:
         raise InputError(f"config: name={config.name!r}; expected letters, digits, . - _ and /, at most 150 bytes")
+    if config.name.endswith(".yaml"):
+        raise InputError(f"config: experiment={config.name}; did you mean '{config.name.removesuffix('.yaml')}'?")
     for kind, names in (("tasks", config.tasks), ("datasets", config.datasets)):
         for name in names:
             if not re.fullmatch(r"\w[\w-]{,59}", name):

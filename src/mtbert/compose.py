@@ -153,6 +153,8 @@ def _missing(error: MissingConfigException) -> str:
         )
     if group != root and shipped:  # in a folder of the group, of which Hydra knows the top alone
         return f"config: no {root} '{inside}'{nearest(inside, sorted(path.as_posix() for path in shipped))}"
+    if inner := next((path for path in sorted(shipped) if path.name == name), None):  # in a folder of the group
+        return f"config: no {group} '{name}'; did you mean '{inner.as_posix()}'?"
     return f"config: no {group or 'config'} '{name}'{nearest(name, options)}"
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtbert.card import model_card
 from mtbert.errors import InputError
+from mtbert.paths import atomic_write
 from mtbert.run import Run, load
 from mtbert.terminal import tell
 
@@ -118,4 +119,5 @@ def _save(weights: dict[str, Any], path: Path) -> None:
     from safetensors.torch import save_file
 
     copies = {name: tensor.detach().float().cpu().clone().contiguous() for name, tensor in weights.items()}
-    save_file(copies, path, metadata={"format": "pt"})
+    with atomic_write(path) as temporary:
+        save_file(copies, temporary, metadata={"format": "pt"})

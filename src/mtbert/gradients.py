@@ -25,6 +25,8 @@ AGGREGATORS = {
     "upgrad": ("UPGrad", {}),  # Quinton & Rey 2024
 }
 
+SMALLEST = 1e-15  # length of a gradient: its square is well above float32's smallest numbers
+
 
 class UncertaintyWeights(nn.Module):
     """``exp(-s) L + s / 2`` for each task, ``exp(-s) L / 2 + s / 2`` where it is graded, with a learned ``s = log
@@ -63,15 +65,31 @@ def find_surgery(name: str) -> Backward:
         raise InputError(
             f"config: methods.gradients={name} needs packages that are not installed; pip install 'mtbert[mtl]'"
         ) from None
-    # In several processes: the gradients of all rows, and one outcome, whatever the aggregator draws.
-    aggregator.register_forward_pre_hook(lambda _, matrix: average(matrix))
-    aggregator.register_forward_hook(lambda _, matrix, gradient: leading(gradient))
+
+    class Conditioned(aggregation.Aggregator):
+        """The aggregator on gradients of which the longest has length 1: all are homogeneous, but have thresholds.
+
+        Gradients too small to project on count as 0. Where CAGrad finds no direction for the worst task, as when its
+        gradient is 0, the mean remains, which is in its ball (Liu et al. 2021, equation 4), instead of nothing.
+        """
+
+        def forward(self, matrix: Tensor, /) -> Tensor:
+            average([matrix])  # in several processes: the gradients of all rows
+            norms = matrix.norm(dim=1, keepdim=True)
+            scale = norms.max().clamp_min(SMALLEST)
+            unit = matrix.where(norms > SMALLEST, 0.0) / scale
+            gradient = aggregator(unit)
+            if kind == "CAGrad" and not gradient.any():
+                gradient = unit.mean(0)
+            return leading(scale * gradient)  # one outcome, whatever the aggregator draws
+
+    conditioned = Conditioned()
 
     def surgery(losses: Sequence[Tensor], shared: Iterable[nn.Parameter], own: Iterable[nn.Parameter]) -> None:
         shared = list(shared)
         # One task after the other: attention's own autograd functions cannot be vectorised over tasks.
         backward(losses, inputs=shared, retain_graph=True, parallel_chunk_size=1)
-        jac_to_grad(shared, aggregator)
+        jac_to_grad(shared, conditioned)
         if own := list(own):  # none where the heads are fixed
             torch.autograd.backward(list(losses), inputs=own)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,8 @@ from mtbert.tasks import Task
 if TYPE_CHECKING:  # half a second, which the start of a run need not wait for
     import pandas as pd
 
+logger = logging.getLogger(__name__)
+
 
 def write_outputs(plan: Plan, data: MixedDataModule, module: MultitaskModule, recorder: Recorder) -> None:
     """Write ``predictions/``; ``module`` holds the best weights.
@@ -44,7 +47,7 @@ def write_outputs(plan: Plan, data: MixedDataModule, module: MultitaskModule, re
         columns |= {f"epoch_{index + 1}": _scores(task, logits) for index, logits in epochs.items()}
         with atomic_write(folder / f"dev-{name}.csv") as temporary:
             pd.DataFrame(columns).to_csv(temporary, index=False)
-        write_leaderboard(folder / leaderboard_name(name, "dev"), name, table.ids, predicted["prediction"].to_numpy())
+        _write_leaderboard(folder, name, "dev", table.ids, predicted)
     if plan.config.test_predictions:
         _write_test(folder, plan, data, module)
 
@@ -54,8 +57,15 @@ def _write_test(folder: Path, plan: Plan, data: MixedDataModule, module: Multita
     batches = (updates[index] for index in range(len(updates)))
     found = evaluate(module, batches, plan.runtime.accelerator, plan.runtime.precision)
     for (split, name), logits in found.items():
-        predicted = predictions(module.tasks[name], logits)["prediction"].to_numpy()
-        write_leaderboard(folder / leaderboard_name(name, split), name, data.tables[split, name].ids, predicted)
+        _write_leaderboard(folder, name, split, data.tables[split, name].ids, predictions(module.tasks[name], logits))
+
+
+def _write_leaderboard(folder: Path, task: str, split: str, ids: Iterable[str], predicted: pd.DataFrame) -> None:
+    """The course's format, for ids that it can hold."""
+    try:
+        write_leaderboard(folder / leaderboard_name(task, split), task, ids, predicted["prediction"].to_numpy())
+    except InputError as error:
+        logger.warning("%s; the file is left out", error)
 
 
 def predictions(task: Task, logits: Float[Tensor, "rows ..."]) -> pd.DataFrame:

@@ -184,6 +184,8 @@ def _identity(
         entry = dataclasses.asdict(dataset) | {"files": checksums[name]}
         entry["train_rows"] = row_factor(config.scale.train_rows, name)
         entry["dev_rows"] = row_factor(config.scale.dev_rows, name) if config.data.holdout is None else None
+        if config.data.holdout is not None:
+            entry["measured"] = "dev" in dataset.files  # whose rows are held out
         datasets[name] = entry
     tasks = {name: described(task) | {"max_rows": max_rows(config).get(name)} for name, task in config.tasks.items()}
     recipe = dataclasses.asdict(config.recipe)

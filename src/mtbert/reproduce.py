@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 SCALES = ("sample", "quick", "paper")
 PAPER_SEED = 11711
+OWN_OPTIONS = {"scale": "--scale", "seed": "--seeds", "experiment": "--experiments"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +45,9 @@ def main(args: argparse.Namespace) -> int:
     """
     experiments = _experiments(args.experiments)
     seeds = [_seed(text) for text in args.seeds.split(",")]
+    for override in args.overrides:
+        if (name := override.lstrip("+~").partition("=")[0]) in OWN_OPTIONS:
+            raise InputError(f"{override}: expected {OWN_OPTIONS[name]} instead")
     if args.jobs < 1:
         raise InputError(f"--jobs {args.jobs}: expected a number above 0")
     scale, why = (args.scale, "asked for") if args.scale else pick_scale()

@@ -201,10 +201,8 @@ class Run:
         """The file of its best weights; InputError where the run kept none."""
         weights = self.directory / BEST
         if not weights.is_file():
-            raise InputError(
-                f"{self.directory}: its weights were not kept (keep={self.config.keep}); remove the directory and "
-                "train again with keep=best"
-            )
+            kept = "train again with keep=best" if self.config.keep == "none" else "an archive has none, train it again"
+            raise InputError(f"{self.directory}: no weights here; {kept}, in another folder of runs (MTBERT_RUNS)")
         return weights
 
     @cached_property

@@ -84,7 +84,9 @@ def finished(plan: Plan) -> RunRecord | None:
         for directory in _directories(plan, folder):
             if (path := directory / RESULT_FILE).exists():
                 try:
-                    return RunRecord.from_file(path)
+                    record = RunRecord.from_file(path)
+                    record.original()  # is there
+                    return record
                 except InputError as error:
                     logger.warning("%s; the run is made again", error)
     return None

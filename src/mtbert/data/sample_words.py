@@ -291,3 +291,9 @@ IS, ARE, A, AN = "is", "are", "a", "an"
 
 def plural(name: str) -> str:
     return PLURALS.get(name, f"{name}s")
+
+
+# Said in scenes with several agents; `vocabulary` of the sample reads every name in capitals here.
+AGENTS_PLURAL = [
+    plural(name) for world in ("person", "animal") for group in AGENTS[world] for names in group for name in names
+]

@@ -75,7 +75,8 @@ def main(args: argparse.Namespace) -> int:
     """
     if not (done := chosen_runs(args, beside=()).done):
         raise InputError("no finished runs to keep: all that there are failed")
-    kept = [archive(record.directory, args.folder) for record in done]
+    directories = dict.fromkeys(path for record in done for path in (record.original(), record.directory))
+    kept = [archive(directory, args.folder) for directory in directories]
     size = sum(path.stat().st_size for run in kept for path in _files(run))
     print(f"{args.folder}: {len(kept)} runs, {size / 1000:,.0f} kB; read them with: mtbert table --runs {args.folder}")
     return 0

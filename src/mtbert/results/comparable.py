@@ -89,16 +89,20 @@ def common_overrides(records: Iterable[RunRecord]) -> tuple[str, ...]:
     return tuple(sorted(set.intersection(*sets))) if sets else ()
 
 
+def own_overrides(records: Sequence[RunRecord]) -> list[tuple[str, ...]]:
+    """Of each run those that not all runs share."""
+    common = common_overrides(records)
+    return [tuple(override for override in _variant(record) if override not in common) for record in records]
+
+
 def rows_of(records: Sequence[RunRecord]) -> Rows:
     """Runs by experiment and by the overrides that not all runs share; within a row by seed, each seed once.
 
     Raises:
         InputError: a row has two different runs of one seed, or seeds of different configs.
     """
-    common = common_overrides(records)
     rows: dict[RowKey, dict[int, RunRecord]] = {}
-    for record in records:
-        own = tuple(override for override in _variant(record) if override not in common)
+    for record, own in zip(records, own_overrides(records), strict=True):
         row = rows.setdefault((record.experiment, own), {})
         first = row.setdefault(record.seed, record)
         if first.hash != record.hash:  # the same hash twice is one run, copied

@@ -12,6 +12,7 @@ from mtbert.ensemble import Ensemble, averaged
 from mtbert.errors import InputError
 from mtbert.results.cells import AVERAGE_COLUMN, UNDEFINED
 from mtbert.results.chosen import add_run_arguments, chosen_runs
+from mtbert.results.comparable import own_overrides
 from mtbert.results.evidence import REPLICATES, Draw
 from mtbert.results.listing import Listing, Value, add_output_arguments, put
 from mtbert.results.predictions import METRICS, TOLERANCE, DevPredictions, as_measured, figures_of
@@ -64,7 +65,9 @@ def _check(run: Run, key: str, figure: float) -> None:
 
 def listings(ensemble: Ensemble, figures: dict[str, Figures]) -> tuple[Listing, Listing]:
     """Figures of the runs, of their mean and of the ensemble; and what it gains over the best run and the mean."""
-    runs, average = [run.directory.name for run in ensemble.runs], figures[AVERAGE_COLUMN.metric][:-1, 0]
+    own = own_overrides([run.record for run in ensemble.runs])
+    runs = [" ".join((run.directory.name, *words)) for run, words in zip(ensemble.runs, own, strict=True)]
+    average = figures[AVERAGE_COLUMN.metric][:-1, 0]
     best = int(np.where(np.isnan(average), -np.inf, average).argmax())
     names = [key.removeprefix("dev/").replace("/", " ") for key in figures]
     lines = {name: slice(index, index + 1) for index, name in enumerate(runs)}

@@ -59,7 +59,7 @@ def leaderboard_text(task: str, ids: Iterable[str], predictions: Iterable[float]
 
 def _id(id_: str, name: str) -> str:
     if "," in id_ or not id_.isprintable():
-        raise InputError(f"{name}: id {id_!r} has a comma or a line break; the leaderboard's format has neither")
+        raise InputError(f"{name}: id {str(id_)!r} has a comma or a line break; the leaderboard's format has neither")
     return id_
 
 
