@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,3 +71,17 @@ def test_a_run_is_told_of_the_users_config_folder(tmp_path: Path, monkeypatch: p
     assert asked == [7, ["experiment=mine"], ["--config-dir", str(tmp_path)]]
     command = command_line(["experiment=mine"], ["--config-dir", "my conf"])
     assert command == "mtbert train --config-dir 'my conf' experiment=mine"
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--experiment", "final"], "--experiment: no option of mtbert train; did you mean experiment=final?"),
+        (["--seed=3"], "--seed: no option of mtbert train; did you mean seed=3?"),
+        (["--multrun"], "--multrun: no option of mtbert train; did you mean '--multirun'?"),
+        (["--config-name", "other"], "--config-name: no option of mtbert train"),
+    ],
+)
+def test_train_has_its_own_options_and_no_abbreviations(options: list[str], expected: str, capsys: Any) -> None:
+    assert main(["train", *options]) == 2
+    assert expected in capsys.readouterr().err

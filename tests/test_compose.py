@@ -23,6 +23,7 @@ from mtbert.errors import InputError
         ("experiment=03_share_layer", "no experiment '03_share_layer'; did you mean '03_share_layers'?"),
         ("scale=quik", "no scale 'quik'; did you mean 'quick'?"),
         ("experiment=smoke/tinny", "no experiment 'smoke/tinny'; did you mean 'smoke/tiny'?"),
+        ("hydra/launcher=job_lib", "no hydra/launcher 'job_lib'; did you mean 'joblib'?"),
         ("hydra/launcher=ray", "which a package brings: pip install hydra-ray-launcher"),
         ("experiment=lora", "no experiment 'lora'; did you mean 'method/lora'?"),
         ("experiment=final.yaml", "experiment=final.yaml; did you mean 'final'?"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mtbert.compose import compose
 from mtbert.config import TaskConfig
@@ -82,6 +82,9 @@ class Wrong(SentenceHead):
 
 class Older(nn.Module):
     num_sequences = 1
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        return embeddings.sum(-1)
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,7 @@ def test_the_average_is_that_of_the_three_tasks() -> None:
     table = build_table([record(), own_task, one_task], metrics=["dev/nli/accuracy"])
     assert row(table, "mine").cells[-1].mean == pytest.approx(0.5)
     assert row(table, "mine").cells[3].mean == 0.9
+    assert table.notes[0].startswith("average: of SST, PARA and STS")
     with pytest.raises(InputError, match=r"metric dev/nil/accuracy: no run has it; did you mean 'dev/nli/accuracy'"):
         build_table([record(), own_task], metrics=["dev/nil/accuracy"])
     assert [cell.why_empty for cell in row(table, "single_task/sst").cells] == [
@@ -115,6 +116,7 @@ def test_the_average_is_that_of_the_three_tasks() -> None:
         ({"precision": "32-true"}, "precision: bf16-mixed (2 runs), 32-true (03_share_layers-s0-"),
         ({"encoder": Encoder("tiny", None)}, "encoder: minilm-l6 (2 runs), tiny (03_share_layers-s0-"),
         ({"encoder": Encoder("minilm-l6", "ffff")}, "encoder weights: 53aa5117 (2 runs), ffff (03_share_layers-s0-"),
+        ({"overrides": ["data.holdout=0.25"]}, "data.holdout: none (2 runs), 0.25 (03_share_layers-s0-"),
         ({"versions": {"mtbert": "0.2.0"}}, "mtbert version: 0.1.0 (2 runs), 0.2.0 (03_share_layers-s0-"),
     ],
 )

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import pearsonr
 from sklearn.metrics import accuracy_score
-from torch import Tensor
+from torch import Tensor, nn
 
 from mtbert.compose import compose
 from mtbert.config import TaskConfig
@@ -98,3 +98,14 @@ def test_a_loss_that_compares_rows_needs_two_of_them(loss: str) -> None:
     check_parts(plan("batch_size=1"))
     with pytest.raises(InputError, match=r"tasks.sts.loss compares the rows of a batch; expected batch_size=2"):
         check_parts(plan(f"tasks.sts.loss={loss}", "batch_size=1"))
+
+
+class Silent(nn.Module):
+    pass
+
+
+def test_parts_of_ones_own_that_cannot_work() -> None:
+    with pytest.raises(InputError, match=r"tasks.sts.head=.*Silent has no method forward"):
+        find_task("sts", TaskConfig(head=f"{__name__}.Silent"))
+    with pytest.raises(InputError, match=r"tasks.sts.loss=.*Silent is no function of logits, labels"):
+        find_loss("sts", TASKS["sts"], TaskConfig(loss=f"{__name__}.Silent"))

@@ -142,8 +142,10 @@ def _where(text: str) -> str:
 def _missing(error: MissingConfigException) -> str:
     wanted = error.missing_cfg_file if isinstance(error.missing_cfg_file, str) else str(error.missing_cfg_file)
     group, _, name = wanted.rpartition("/")
-    if group == "hydra/launcher" and (package := LAUNCHERS.get(name)):
-        return f"config: no {group} '{name}', which a package brings: pip install {package}"
+    if group == "hydra/launcher":
+        if package := LAUNCHERS.get(name):
+            return f"config: no {group} '{name}', which a package brings: pip install {package}"
+        return f"config: no {group} '{name}'{nearest(name, ('study', 'slurm', 'joblib', 'ray'))}"
     root, _, inside = wanted.partition("/")
     shipped = [path.relative_to(conf_dir() / root).with_suffix("") for path in (conf_dir() / root).rglob("*.yaml")]
     options = [str(option) for option in error.options or []]

@@ -14,8 +14,15 @@ from omegaconf import DictConfig
 from mtbert.checks import typed
 from mtbert.compose import CONFIG_ERRORS, config_dir_arguments, explained
 from mtbert.config import register
+from mtbert.errors import InputError, nearest
 from mtbert.paths import conf_dir
 from mtbert.process import prepare
+
+# Of Hydra's options those that make sense here.
+OPTIONS = [
+    *("--multirun", "--config-dir", "--cfg", "--resolve", "--package"),
+    *("--info", "--help", "--hydra-help", "--version", "--shell-completion"),
+]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -24,6 +31,7 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         InputError: a key, group, option or value that is not known, or whatever stops the run.
     """
+    _refuse_other_options(arguments)
     register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us instead of to Hydra's own printer
     flags = [argument for argument in arguments if argument in ("-m", "--multirun")]  # anywhere on the line
@@ -35,6 +43,16 @@ def main(arguments: Sequence[str]) -> int:
     if _failures:
         raise _failures.pop()
     return 0
+
+
+def _refuse_other_options(arguments: Sequence[str]) -> None:
+    """Hydra takes abbreviations, and options that would lead away from this application's config."""
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, _, value = argument.partition("=")
+        if name.startswith("--") and name not in OPTIONS:
+            key, value = name.removeprefix("--"), value or following
+            hint = f"; did you mean {key}={value}?" if value and not value.startswith("-") else ""
+            raise InputError(f"{name}: no option of mtbert train{hint or nearest(name, OPTIONS)}")
 
 
 _failures: list[Exception] = []

@@ -140,7 +140,10 @@ def _phase(config: Config, name: str, phase: PhaseConfig) -> Phase:
 
 def _schedule(phase: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict) or not isinstance(value.get("_target_"), str):
-        raise InputError(f"config: the schedule of phase '{phase}' is {value!r}; expected one with a _target_")
+        raise InputError(
+            f"config: the schedule of phase '{phase}' is {value!r}; expected one with a _target_ (in a file: "
+            "under defaults, - override /schedule: NAME)"
+        )
     return dict(value)
 
 

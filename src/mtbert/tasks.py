@@ -128,6 +128,8 @@ def _head(name: str, task: Task, chosen: str) -> Callable[[int, int, float], nn.
         head = import_path(chosen, f"tasks.{name}.head")
         if not (isinstance(head, type) and issubclass(head, nn.Module)):
             raise InputError(f"config: tasks.{name}.head={chosen} is no class of torch.nn.Module")
+        if head.forward is nn.Module.forward:
+            raise InputError(f"config: tasks.{name}.head={chosen} has no method forward")
         return head
     fitting = SENTENCE_HEADS if task.num_sentences == 1 else PAIR_HEADS
     if chosen not in fitting:
@@ -145,7 +147,10 @@ def find_loss(name: str, task: Task, options: TaskConfig) -> Loss:
     if callable(chosen):
         return chosen
     if "." in chosen:
-        return import_path(chosen, f"tasks.{name}.loss")
+        loss = import_path(chosen, f"tasks.{name}.loss")
+        if isinstance(loss, type) or not callable(loss):
+            raise InputError(f"config: tasks.{name}.loss={chosen} is no function of logits, labels and largest label")
+        return loss
     fitting = CLASSIFICATION if task.classification else REGRESSION | (RANKING if task.graded else {})
     if chosen not in fitting:
         raise InputError(f"config: tasks.{name}.loss={chosen} does not fit this task{nearest(chosen, fitting)}")

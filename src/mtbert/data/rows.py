@@ -66,7 +66,10 @@ def read_rows(path: Path, dataset: DatasetConfig, labelled: bool) -> Rows:
     label = dataset.label.column
     header, columns = list(frame.columns), [dataset.id, *dataset.sentences, *([label] if labelled else [])]
     if len(header) == 1 and columns != header:
-        raise InputError(f"{path}: the header is one field, {_shown(header[0])}; expected fields separated by tabs")
+        raise InputError(
+            f"{path}: the header is one field, {_shown(header[0])}; expected fields separated by "
+            f"{'tabs' if dataset.separator == chr(9) else dataset.separator} (separator, of the dataset's config)"
+        )
     check_columns(path, header, columns)
     available, dropped = len(frame), Counter[str]()
     for column in [*dataset.sentences, label] if labelled else []:

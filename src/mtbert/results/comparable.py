@@ -131,6 +131,8 @@ def _settings(record: RunRecord) -> dict[str, str]:
     settings = {name: read(record) for name, read in FILTERS.items()}
     settings["data"] = record.data.name
     settings["precision"] = record.precision
+    holdouts = [override for override in record.overrides if override.startswith("data.holdout=")]
+    settings["data.holdout"] = holdouts[-1].partition("=")[2] if holdouts else "none"
     settings["mtbert version"] = record.versions.get("mtbert", "unknown")
     return settings
 

@@ -105,7 +105,11 @@ def build_table(
         rows=together[: len(listed)],
         others=together[len(listed) :],
         apart=tuple(row((name, ()), split) for name, split in papers if split != "dev"),
-        notes=(*_on_intervals(evidence), *remarks_on(records, (BASELINE, ()) in runs, broken, unfinished)),
+        notes=(
+            *_on_average(records),
+            *_on_intervals(evidence),
+            *remarks_on(records, (BASELINE, ()) in runs, broken, unfinished),
+        ),
         published_log=published_log,
         way=way,
     )
@@ -235,6 +239,13 @@ def _beside(cell: Cell, column: Column, paper: PaperRow) -> Cell:
 
 def _difference(figure: float | None, baseline: float | None) -> float | None:
     return None if figure is None or baseline is None else figure - baseline
+
+
+def _on_average(records: Sequence[RunRecord]) -> list[str]:
+    """The average is over the paper's three tasks, whatever others a run has."""
+    theirs = {column.metric for column in TASK_COLUMNS} | {AVERAGE_COLUMN.metric}
+    further = any(key.startswith("dev/") and key not in theirs for record in records for key in record.best.metrics)
+    return ["average: of SST, PARA and STS; a run's own, of all its tasks: mtbert runs"] if further else []
 
 
 def _on_intervals(evidence: Evidence) -> list[str]:
