@@ -61,6 +61,21 @@ def test_a_mistake_is_one_line_with_the_place_and_the_nearest_name(override: str
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (("schedule=round_robin", "schedule.normalise=true"), "no key 'schedule.normalise'; did you mean 'normalize'?"),
+        (("experiment=10_round_robin", "schedule.early_restrt=true"), "did you mean 'early_restart'?"),
+        (("experiment=07_sts_sick", "datasets.sik.text=pair"), "no key 'datasets.sik'; did you mean 'sick'?"),
+        (("experiment=07_sts_sick", "schedule=nonesuch"), "no schedule 'nonesuch'"),
+    ],
+)
+def test_the_nearest_key_is_sought_among_those_that_the_options_bring(overrides: list[str], expected: str) -> None:
+    with pytest.raises(InputError) as error:
+        compose(overrides)
+    assert expected in str(error.value)
+
+
 def test_lora_needs_an_encoder_that_is_trained() -> None:
     compose(["methods.lora.rank=4", "experiment=12_frozen_encoder"])
     with pytest.raises(InputError, match=r"methods.lora.rank is above 0, but every phase fixes the encoder"):

@@ -33,6 +33,7 @@ LAUNCHERS = {
     "ray": "hydra-ray-launcher",
 }
 GROUPS = ("experiment", "scale", "encoder", "data", "recipe", "schedule")  # whose option a command line picks
+CHOICE = re.compile(rf"\+?({'|'.join(GROUPS)}|[\w/]+@[\w.]+)=")
 PACKAGES = ("hydra", "omegaconf", "mtbert")  # whose code may be the last that an error came through
 # What Hydra and OmegaConf raise without a class of their own.
 UNCLASSED = (AssertionError, AttributeError, ValueError, RecursionError, OSError)
@@ -52,7 +53,7 @@ def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> Co
     try:
         composed = _compose(overrides, config_dir)
     except CONFIG_ERRORS as error:
-        raise explained(error) from None
+        raise explained(error, overrides, config_dir) from None
     return typed(composed)
 
 
@@ -89,8 +90,12 @@ def config_dir_arguments(hydra: Any) -> list[str]:
     return [part for folder in folders for part in ("--config-dir", folder)]
 
 
-def explained(error: Exception) -> InputError:
-    """One line for what Hydra, OmegaConf or the YAML reader refused: the place, the key, the nearest valid name."""
+def explained(error: Exception, overrides: Sequence[str] = (), config_dir: Path | None = None) -> InputError:
+    """One line for what Hydra, OmegaConf or the YAML reader refused: the place, the key, the nearest valid name.
+
+    Args:
+        overrides, config_dir: what was to be composed; the options that they choose decide which keys there are.
+    """
     text = str(error)
     if isinstance(error, MissingConfigException):
         return InputError(_missing(error))
@@ -117,7 +122,7 @@ def explained(error: Exception) -> InputError:
             return InputError(f"override '{several[1]}': is a list; expected {name}=[{values}]")
         return InputError(f"override '{several[1]}': several values make a study (mtbert train -m); expected one")
     if key and re.search(r"Key '.*' (is )?not in", details):
-        return InputError(f"{where}: no key '{key[1]}'{_nearest_key(key[1], details)}")
+        return InputError(f"{where}: no key '{key[1]}'{_nearest_key(key[1], details, _chosen(overrides, config_dir))}")
     reason = next(line for line in str(error.__cause__ or error).splitlines() if "while composing" not in line)
     return InputError(f"{where}: {reason}" + (f" (key {key[1]})" if key and key[1] not in reason else ""))
 
@@ -160,10 +165,18 @@ def _missing(error: MissingConfigException) -> str:
     return f"config: no {group or 'config'} '{name}'{nearest(name, options)}"
 
 
-def _nearest_key(full_key: str, details: str) -> str:
+def _chosen(overrides: Sequence[str], config_dir: Path | None) -> DictConfig:
+    """The config with the options that overrides choose, but none of their values; the baseline where that fails."""
+    options = [o for o in overrides if CHOICE.match(o)]
+    try:
+        return _compose(options, config_dir)
+    except (InputError, *CONFIG_ERRORS):
+        return _compose([], None)
+
+
+def _nearest_key(full_key: str, details: str, baseline: DictConfig) -> str:
     """The closest key at the same level, else how to add it where any key may stand, else the closest anywhere."""
     *parents, name = full_key.split(".")
-    baseline = _compose([], None)
     node = OmegaConf.select(baseline, ".".join(parents)) if parents else baseline
     siblings = _fields_of(details) or ([str(key) for key in node] if isinstance(node, DictConfig) else [])
     if not parents:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -39,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         _application()
     except CONFIG_ERRORS as error:
-        raise explained(error) from error
+        raise explained(error, *_overrides(arguments)) from error
     if _failures:
         raise _failures.pop()
     return 0
@@ -53,6 +55,14 @@ def _refuse_other_options(arguments: Sequence[str]) -> None:
             key, value = name.removeprefix("--"), value or following
             hint = f"; did you mean {key}={value}?" if value and not value.startswith("-") else ""
             raise InputError(f"{name}: no option of mtbert train{hint or nearest(name, OPTIONS)}")
+
+
+def _overrides(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
+    """What of a command line overrides, and the folder of the user's own configs."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config-dir", "-cd", type=Path)
+    known, others = parser.parse_known_args(arguments)
+    return [argument for argument in others if "=" in argument and not argument.startswith("-")], known.config_dir
 
 
 _failures: list[Exception] = []
