@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mtbert import hydra_app
 from mtbert.cli import COMMANDS, main
 from mtbert.config import Config
 from mtbert.errors import InputError, Stopped, explain
@@ -85,3 +87,14 @@ def test_a_run_is_told_of_the_users_config_folder(tmp_path: Path, monkeypatch: p
 def test_train_has_its_own_options_and_no_abbreviations(options: list[str], expected: str, capsys: Any) -> None:
     assert main(["train", *options]) == 2
     assert expected in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["seed=1"], ["-m", "seed=1,2"], ["--multirun", "--config-dir", "conf", "x=1"]]
+)
+def test_what_train_takes(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+    started: list[list[str]] = []
+    monkeypatch.setattr(hydra_app, "_application", lambda: started.append(sorted(sys.argv[1:])))
+    assert hydra_app.main(arguments) == 0
+    assert started == [sorted(arguments)]

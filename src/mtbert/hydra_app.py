@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 import hydra
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _refuse_other_options(arguments: Sequence[str]) -> None:
     """Hydra takes abbreviations, and options that would lead away from this application's config."""
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in zip_longest(arguments, arguments[1:], fillvalue=""):
         name, _, value = argument.partition("=")
         if name.startswith("--") and name not in OPTIONS:
             key, value = name.removeprefix("--"), value or following
