@@ -3,7 +3,6 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,8 +125,8 @@ def test_steps_are_logged_at_multiples_of_the_interval(events: EventAccumulator,
 
 def test_the_learning_rate_is_that_of_the_step_without_the_layers_factors(tmp_path: Path) -> None:
     schedule = ("optimizer.warmup=0.5", "optimizer.lr_schedule=linear", "optimizer.layer_decay=0.5")
-    plan = plan_of(tmp_path, *schedule, "epochs=1", "trainer.max_steps=4", "phases.extra=null", "lr=1e-3")
-    plan = replace(plan, config=replace(plan.config, trainer=replace(plan.config.trainer, log_every_n_steps=1)))
+    short = ("epochs=1", "phases.extra=null", "trainer.max_steps=4", "trainer.log_every_n_steps=1")
+    plan = plan_of(tmp_path, *schedule, *short)
     train(plan)
     rates = [float(row["optim/lr"]) for row in read_csv(plan) if row["optim/lr"]]
     assert rates == pytest.approx([0.0, 0.5 * plan.phases[0].lr, plan.phases[0].lr, 0.5 * plan.phases[0].lr])

@@ -87,8 +87,8 @@ def find_reading(
         known = [(name, names) for name, names in known if name == task]
     fitting = {name: names for name, names in reversed(known) if set(names) <= set(header)}
     if columns is not None:
-        if columns[0] not in header:
-            _check_separator(source, header, columns[0])
+        if columns[0] not in header and (hint := _separator_hint(header)):
+            raise InputError(f"{source}: no column '{columns[0]}'{hint}")
         check_columns(source, header, columns)
         fitting = {name: columns for name, names in known if len(names) == len(columns)}
     if not fitting:
@@ -109,13 +109,14 @@ def _none_fits(
         return f"--columns {','.join(columns)} names {len(columns)}; expected {takes} for {known[0][0]}"
     closest = max((names for _, names in known), key=lambda names: _closeness(names, header))
     missing = next(name for name in closest if name not in header)
-    _check_separator(source, header, missing)
-    return f"{source}: no column '{missing}'{nearest(missing, filter(None, header))} (or name yours with --columns)"
+    hint = _separator_hint(header) or f"{nearest(missing, filter(None, header))} (or name yours with --columns)"
+    return f"{source}: no column '{missing}'{hint}"
 
 
-def _check_separator(source: str, header: list[str], missing: str) -> None:
-    if len(header) == 1 and (found := [sign for sign in ";,\t|" if sign in header[0]]):
-        raise InputError(f"{source}: no column '{missing}' in {header[0]!r}; did you mean --sep {found[0]!r}?")
+def _separator_hint(header: list[str]) -> str:
+    """Where a header is one field with a separator in it: which to give; else nothing."""
+    found = [sign for sign in ";,\t|" if sign in header[0]] if len(header) == 1 else []
+    return f" in {header[0]!r}; did you mean --sep {found[0]!r}?" if found else ""
 
 
 def _closeness(names: list[str], header: list[str]) -> float:
