@@ -24,13 +24,13 @@ from mtbert.estimate import encoder_parameters, loaded, operations
 from mtbert.methods import DistillConfig
 from mtbert.model.pretrained import load_encoder
 from mtbert.module import build_module
+from mtbert.parents import find_teachers
 from mtbert.plan import Plan, make_plan
 from mtbert.regularizers import RDrop
 from mtbert.results.archive import archive
 from mtbert.results.record import RunRecord
 from mtbert.runtime import Runtime
 from mtbert.tasks import TASKS
-from mtbert.teachers import find_teachers
 from mtbert.train import run
 
 CPU = Runtime("cpu", "32-true", 1, "cpu")

@@ -19,7 +19,7 @@ from mtbert.checkpoints import previous, read_checkpoint, read_weights, save_wei
 from mtbert.data.datamodule import MixedDataModule
 from mtbert.data.updates import Update
 from mtbert.errors import InputError
-from mtbert.evaluation import metric_of
+from mtbert.evaluation import Evaluation, metric_of
 from mtbert.module import MultitaskModule
 from mtbert.paths import BEST, LAST
 from mtbert.plan import Phase
@@ -180,27 +180,31 @@ class Recorder(Callback):
         for task, values in self._values.items():
             metrics[f"train/{task}/loss"] = float(torch.cat(values).float().mean())
         metrics |= self._running(pl_module)
+        step = self.steps_before + trainer.global_step
+        if self.record(trainer.current_epoch + 1, step, metrics, pl_module.evaluation) and trainer.is_global_zero:
+            save_weights(pl_module.exported(), self._weights(self.best_index))
+        self.step = 0
+        self._values.clear()
+        self._logits.clear()
+
+    def record(self, epoch: int, step: int, metrics: dict[str, float], evaluation: Evaluation) -> bool:
+        """Keep what an epoch gave; whether it is the best so far, whose weights are to be saved."""
+        newest = len(self.epochs)
         self.epochs.append(
             {
                 "phase": self.phase_name,
-                "epoch": trainer.current_epoch + 1,
-                "step": self.steps_before + trainer.global_step,
+                "epoch": epoch,
+                "step": step,
                 "seconds": round(self.epoch_seconds, 3),
                 "metrics": {name: round(value, 7) if math.isfinite(value) else None for name, value in metrics.items()},
             }
         )
-        for split, task in pl_module.evaluation.parts:
+        for split, task in evaluation.parts:
             if split == "dev":
-                gathered = pl_module.evaluation.gathered((split, task))[0]
-                self.dev_logits.setdefault(task, {})[len(self.epochs) - 1] = gathered
-        newest = len(self.epochs) - 1
-        if best_of([Epoch(**epoch) for epoch in self.epochs]).index == newest:
+                self.dev_logits.setdefault(task, {})[newest] = evaluation.gathered((split, task))[0]
+        if best_of([Epoch(**each) for each in self.epochs]).index == newest:
             self.best_index = newest
-            if trainer.is_global_zero:
-                save_weights(pl_module.exported(), self._weights(self.best_index))
-        self.step = 0
-        self._values.clear()
-        self._logits.clear()
+        return self.best_index == newest
 
     def finish(self) -> None:
         """Training is over: the best weights take their final name, and only the last checkpoint stays beside them."""

@@ -31,11 +31,11 @@ from mtbert.errors import InputError
 from mtbert.methods import DistillConfig
 from mtbert.model.sources import cached_sha256
 from mtbert.outputs import evaluate
+from mtbert.parents import TEACHERS
 from mtbert.paths import cache_dir
 from mtbert.plan import Plan
 from mtbert.regularizers import log_probabilities
 from mtbert.tasks import Task, find_task
-from mtbert.teachers import KEY
 
 if TYPE_CHECKING:  # pandas
     from mtbert.run import Run
@@ -101,9 +101,9 @@ def _logits(run: Run, plan: Plan, data: MixedDataModule) -> dict[str, Tensor]:
         assert table.ids.tolist() == data.tables["train", name].ids.tolist()
     entry = _entry(run, plan, tables)
     if (found := read_entry(entry)) is None:
-        logits = evaluate(run.module, _watched(own, run), plan.runtime.accelerator, plan.runtime.precision)
+        outputs = evaluate(run.module, _watched(own, run), plan.runtime.accelerator, plan.runtime.precision)
         run.__dict__.pop("module")  # its memory is the student's now
-        found = {name: logits["train", name].numpy() for name in tables}, ""
+        found = {name: outputs.gathered(("train", name))[0].numpy() for name in tables}, ""
         write_entry(entry, *found)
     return {name: torch.from_numpy(array) for name, array in found[0].items()}
 
@@ -131,7 +131,7 @@ def _check(name: str, run: Run, config: Config) -> None:
     for field in ("num_sentences", "num_outputs", "label_high", "graded"):
         found, expected = getattr(theirs, field), getattr(ours, field)
         if found != expected:
-            where = f"{KEY}: task '{name}' of {run.directory.name}"
+            where = f"{TEACHERS}: task '{name}' of {run.directory.name}"
             raise InputError(f"config: {where} has {field} {found}; expected {expected}")
 
 

@@ -58,7 +58,7 @@ def operations(plan: Plan, data: MixedDataModule) -> float:
     train, dev = (_tokens(data, split) for split in ("train", "dev"))
     trained = sum(_trained_tokens(data, phase) for phase in plan.phases)
     evaluated = sum(dev * (1 if phase.cached else phase.epochs) for phase in plan.phases if phase.trains_tasks)
-    evaluated += train * len(methods.distill.runs)
+    evaluated += train * len(methods.distill.runs) + dev * (not plan.phases)
     return parameters * (6.0 * passes * trained + 2.0 * evaluated)
 
 

@@ -69,6 +69,7 @@ class MethodsConfig:
     smart: SmartConfig = field(default_factory=SmartConfig)
     ema: float = 0.0  # decay of the moving average of all weights that is evaluated and saved, such as 0.999
     lora: LoraConfig = field(default_factory=LoraConfig)
+    soup: list[str] | None = None  # no training: these finished runs' weights, averaged (Wortsman et al. 2022)
     distill: DistillConfig = field(default_factory=DistillConfig)
 
 
@@ -88,6 +89,8 @@ def check_methods(methods: MethodsConfig) -> None:
     for key in ("radius", "step_size", "ascents", "noise"):
         positive(f"methods.smart.{key}", getattr(methods.smart, key))
     _check_distill(methods.distill)
+    if methods.soup == []:
+        raise InputError("config: methods.soup is empty; expected finished runs, 'methods.soup=[RUN,RUN]', or null")
     if not 0 <= methods.ema < 1:
         raise InputError(f"config: methods.ema={methods.ema}; expected a number from 0 to below 1")
 

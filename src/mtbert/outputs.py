@@ -15,7 +15,7 @@ from mtbert.callbacks import Recorder
 from mtbert.data.datamodule import MixedDataModule
 from mtbert.data.updates import Update
 from mtbert.errors import InputError
-from mtbert.evaluation import Evaluation, Key
+from mtbert.evaluation import Evaluation
 from mtbert.module import MultitaskModule
 from mtbert.paths import atomic_write
 from mtbert.plan import Plan
@@ -56,8 +56,9 @@ def _write_test(folder: Path, plan: Plan, data: MixedDataModule, module: Multita
     updates = data.evaluation_updates(("test",))
     batches = (updates[index] for index in range(len(updates)))
     found = evaluate(module, batches, plan.runtime.accelerator, plan.runtime.precision)
-    for (split, name), logits in found.items():
-        _write_leaderboard(folder, name, split, data.tables[split, name].ids, predictions(module.tasks[name], logits))
+    for split, name in found.parts:
+        predicted = predictions(module.tasks[name], found.gathered((split, name))[0])
+        _write_leaderboard(folder, name, split, data.tables[split, name].ids, predicted)
 
 
 def _write_leaderboard(folder: Path, task: str, split: str, ids: Iterable[str], predicted: pd.DataFrame) -> None:
@@ -89,10 +90,8 @@ def predictions(task: Task, logits: Float[Tensor, "rows ..."]) -> pd.DataFrame:
 
 
 @torch.inference_mode()
-def evaluate(
-    module: MultitaskModule, updates: Iterable[Update], accelerator: str, precision: str
-) -> dict[Key, Float[Tensor, "rows ..."]]:
-    """Logits by split and task, rows in the order of their tables, float32 on the CPU."""
+def evaluate(module: MultitaskModule, updates: Iterable[Update], accelerator: str, precision: str) -> Evaluation:
+    """What ``module`` says about all rows of ``updates``."""
     evaluation, device = Evaluation(), torch.device(accelerator)
     module.to(device).eval()
     module.embeddings = None
@@ -101,7 +100,7 @@ def evaluate(
             on_device = update.to(device)
             for task, logits in zip(on_device.tasks, module(on_device).values(), strict=True):
                 evaluation.add(task, logits)
-    return {key: evaluation.gathered(key)[0] for key in evaluation.parts}
+    return evaluation
 
 
 def _scores(task: Task, logits: Tensor) -> pd.Series:

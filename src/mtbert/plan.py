@@ -18,9 +18,9 @@ from mtbert.imports import code_digests
 from mtbert.methods import MethodsConfig
 from mtbert.model.pretrained import resolve
 from mtbert.model.sources import EncoderFiles, cached_sha256
+from mtbert.parents import find_ingredients, find_teachers
 from mtbert.results.record import RESULTS_VERSION
 from mtbert.runtime import Runtime
-from mtbert.teachers import find_teachers
 
 # What the seeds of one row of the table may differ in: it moves a figure by chance or by rounding alone.
 OF_ONE_RUN = ("seed", "runtime", "devices", "eval_tokens", "train_metrics")
@@ -52,7 +52,10 @@ class Phase:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run before it starts. ``hash`` is the same for two configs only if they train the same model."""
+    """A run before it starts. ``hash`` is the same for two configs only if they train the same model.
+
+    A soup, which trains nothing, has no phases.
+    """
 
     config: Config
     runtime: Runtime
@@ -85,7 +88,7 @@ def make_plan(config: Config, runtime: Runtime) -> Plan:
     folder = data_folder(config)
     read = ("train",) if config.data.holdout is not None else ("train", "dev")  # test files change no number
     checksums = {name: _checksums(folder, dataset, read) for name, dataset in config.datasets.items()}
-    phases = tuple(_phase(config, name, phase) for name, phase in present_phases(config).items())
+    phases = tuple(_phase(config, name, phase) for name, phase in _trained(config).items())
     identity = _identity(config, runtime, phases, checksums)
     return Plan(config, runtime, phases, folder, checksums, digest_of(identity), identity)
 
@@ -116,6 +119,11 @@ def max_rows(config: Config) -> dict[str, int]:
 
 def row_factor(factors: dict[str, float], dataset: str) -> float:
     return factors.get(dataset, factors.get("default", 1.0))
+
+
+def _trained(config: Config) -> dict[str, PhaseConfig]:
+    """The phases of a run; a soup has none."""
+    return present_phases(config) if config.methods.soup is None else {}
 
 
 def _phase(config: Config, name: str, phase: PhaseConfig) -> Phase:
@@ -219,13 +227,16 @@ def _identity(
 
 
 def _methods(config: Config) -> dict[str, Any]:
-    """Methods beyond the paper, if any is on; teachers by their hashes, wherever they are."""
+    """Methods beyond the paper, if any is on; other runs by their hashes, wherever they are."""
     methods, default = dataclasses.asdict(config.methods), dataclasses.asdict(MethodsConfig())
     for each in (methods, default):
-        each.pop("distill")
+        for of_runs in ("distill", "soup"):
+            each.pop(of_runs)
     if config.methods.distill.runs:
         teachers = [run.record.hash for run in find_teachers(config)]
         methods["distill"] = dataclasses.asdict(config.methods.distill) | {"runs": teachers}
+    if config.methods.soup is not None:
+        methods["soup"] = [run.record.hash for run in find_ingredients(config)]
     return {} if methods == default else {"methods": methods}
 
 

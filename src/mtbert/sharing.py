@@ -43,7 +43,7 @@ def _open_ended(plan: Plan) -> bool:
     """Whether no step depends on how many there will be."""
     optimizer, distill = plan.config.optimizer, plan.config.methods.distill
     constant = optimizer.lr_schedule == "constant" and optimizer.warmup == 0 and not distill.annealed
-    return constant and not any(takes_epochs(phase.schedule) for phase in plan.phases)
+    return bool(plan.phases) and constant and not any(takes_epochs(phase.schedule) for phase in plan.phases)
 
 
 def _digest(plan: Plan, index: int, epochs: int) -> str:

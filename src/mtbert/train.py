@@ -29,6 +29,7 @@ from mtbert.loggers import build_loggers
 from mtbert.model.pretrained import load_encoder
 from mtbert.module import MultitaskModule, build_module
 from mtbert.outputs import write_outputs
+from mtbert.parents import find_teachers
 from mtbert.parts import check_parts
 from mtbert.paths import atomic_write
 from mtbert.plan import Phase, Plan, make_plan
@@ -37,8 +38,8 @@ from mtbert.provenance import provenance
 from mtbert.results.record import FAILED_FILE, Epoch, RunRecord, best_of
 from mtbert.rundir import claimed, finished, make_ready, record_alias, record_failure
 from mtbert.runtime import find_runtime
+from mtbert.soup import stir
 from mtbert.stopping import deferred_signals
-from mtbert.teachers import find_teachers
 from mtbert.terminal import tell
 
 
@@ -85,11 +86,14 @@ def _train(plan: Plan, origin: dict[str, Any], callbacks: Sequence[Callback]) ->
         OmegaConf.save(OmegaConf.structured(config), temporary)
     recorder = Recorder(directory)
     sharing.take_up(plan)
-    with ranks.started(plan) as join:
-        data, module = build(plan)
-        join()
-        fit(plan, data, module, recorder, [Progress(recorder, plan), Board(plan, recorder), *callbacks])
-    load_weights(module, recorder.best)
+    if plan.phases:
+        with ranks.started(plan) as join:
+            data, module = build(plan)
+            join()
+            fit(plan, data, module, recorder, [Progress(recorder, plan), Board(plan, recorder), *callbacks])
+        load_weights(module, recorder.best)
+    else:
+        data, module = stir(plan, recorder)
     write_outputs(plan, data, module, recorder)
     record = make_record(origin, plan, data, recorder)
     recorder.finish()

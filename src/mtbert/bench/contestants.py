@@ -79,7 +79,7 @@ class Ours:
     def evaluate(self, table: Table, max_tokens: int) -> Float[Tensor, " rows"]:
         runtime, batches = self.workload.runtime, EvaluationUpdates({("dev", TASK): table}, max_tokens, packed=True)
         updates = (batches[index] for index in range(len(batches)))
-        logits = evaluate(self.module, updates, runtime.accelerator, runtime.precision)["dev", TASK]
+        logits = evaluate(self.module, updates, runtime.accelerator, runtime.precision).gathered(("dev", TASK))[0]
         self.module.train()
         return logits
 

@@ -69,7 +69,8 @@ class MixedDataModule(LightningDataModule):
         mixed = cls(
             plan.config, [DatasetModule(name, plan.config, plan.folder, files) for name in plan.config.datasets]
         )
-        mixed.begin(plan.phases[0])
+        if plan.phases:
+            mixed.begin(plan.phases[0])
         mixed.row_shapes = row_shapes(plan.runtime.accelerator)
         return mixed
 

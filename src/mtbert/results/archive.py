@@ -42,8 +42,9 @@ def _without_places(config: Path) -> bytes:
     OmegaConf.update(content, "runs_dir", "runs")
     if OmegaConf.select(content, "data.folder") is not None:
         OmegaConf.update(content, "data.folder", "data")
-    if teachers := OmegaConf.select(content, "methods.distill.runs"):
-        OmegaConf.update(content, "methods.distill.runs", [Path(name).name for name in teachers])
+    for key in ("methods.distill.runs", "methods.soup"):
+        if others := OmegaConf.select(content, key):
+            OmegaConf.update(content, key, [Path(name).name for name in others])
     return OmegaConf.to_yaml(content).encode()
 
 

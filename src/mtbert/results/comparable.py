@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 
 from mtbert.errors import InputError, nearest
@@ -29,6 +30,8 @@ NOT_A_VARIANT = frozenset(
         *("name", "runs_dir", "loggers", "keep", "test_predictions", "train_metrics"),
     }
 )
+
+NAMED_RUN = re.compile(r"[^\[\],='\"]+-s\d+-([0-9a-f]{6,})(?=[\],'\"]|$)")
 
 
 def pick_experiments(runs: Runs, text: str | None, *, beside: Sequence[str] = ()) -> Runs:
@@ -170,7 +173,8 @@ def short(digests: str) -> str:
 
 
 def _variant(record: RunRecord) -> tuple[str, ...]:
-    return tuple(sorted(override for override in record.overrides if _makes_variant(override)))
+    """Overrides that make the row; runs that one names are known by their hashes, wherever they lie."""
+    return tuple(sorted(NAMED_RUN.sub(r"\1", override) for override in record.overrides if _makes_variant(override)))
 
 
 def _makes_variant(override: str) -> bool:
