@@ -89,6 +89,12 @@ def test_train_has_its_own_options_and_no_abbreviations(options: list[str], expe
     assert expected in capsys.readouterr().err
 
 
+def test_a_run_needs_an_experiment(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+    assert main(["train", "~experiment"]) == 2
+    assert "config: no experiment is chosen; expected one, e.g. experiment=00_baseline" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "arguments", [[], ["seed=1"], ["-m", "seed=1,2"], ["--multirun", "--config-dir", "conf", "x=1"]]
 )

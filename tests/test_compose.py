@@ -33,9 +33,16 @@ from mtbert.errors import InputError
         ("epochs=ten", "override 'epochs=ten'"),
         ("epochs=-1", "epochs=-1; expected a number above 0"),
         ("experimen=final", "no key 'experimen'; did you mean 'experiment'?"),
-        ("experiment=12", "the option of a group is a name, not a number"),
+        ("experiment=12", "the option of a group is a name, e.g. experiment=12_frozen_encoder"),
+        ("experiment=null", "the option of a group is a name, e.g. experiment=12_frozen_encoder"),
         ("seed=1,2", "override 'seed=1,2': several values make a study (mtbert train -m); expected one"),
         ("loggers=tensorboard,csv", "is a list; expected loggers=[tensorboard,csv]"),
+        ("loggers=tensorboard", "override 'loggers=tensorboard': is a list; expected loggers=[tensorboard]"),
+        ("optimizer.betas=0.9", "is a list; expected optimizer.betas=[0.9]"),
+        ("methods.soup=best-s0-0123456789", "is a list; expected methods.soup=[best-s0-0123456789]"),
+        ("datasets.sts.separator=,", """expected key=value; signs such as , : [ are quoted, 'key=","'"""),
+        ("+dataset=sick", "config: dataset 'sick' needs a place; expected +dataset@datasets.sick=sick"),
+        ("+phase=inherit", "config: phase 'inherit' needs a place; expected +phase@phases.extra=inherit"),
         ("tasks.sentiment.head=cosine", "no key 'tasks.sentiment'; expected one of: sst, para, sts"),
         ("serch=recipe", "no key 'serch'; expected one of"),
         ("epochs", "override 'epochs' cannot be read; expected key=value"),
@@ -80,6 +87,12 @@ def test_lora_needs_an_encoder_that_is_trained() -> None:
     compose(["methods.lora.rank=4", "experiment=12_frozen_encoder"])
     with pytest.raises(InputError, match=r"methods.lora.rank is above 0, but every phase fixes the encoder"):
         compose(["methods.lora.rank=4", "phases.main.freeze=[encoder]"])
+
+
+def test_r_drop_needs_dropout() -> None:
+    compose(["methods.r_drop=1", "encoder.hidden_dropout=0"])
+    with pytest.raises(InputError, match=r"methods.r_drop is above 0, but without any dropout"):
+        compose(["methods.r_drop=1", "encoder.hidden_dropout=0", "heads.dropout=0"])
 
 
 @pytest.mark.parametrize(

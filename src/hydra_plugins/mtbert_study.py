@@ -75,7 +75,7 @@ def _of_slurm(error: Exception, job_overrides: Sequence[Sequence[str]]) -> tuple
     says.
 
     Raises:
-        InputError: Slurm refuses the jobs.
+        InputError: there is no Slurm, or it refuses the jobs.
         Exception: whatever else it is.
     """
     text, jobs = str(error), len(job_overrides)
@@ -83,6 +83,8 @@ def _of_slurm(error: Exception, job_overrides: Sequence[Sequence[str]]) -> tuple
         reason = "; ".join(text.replace("sbatch: error: ", "").strip().splitlines())
         fewer = "; hydra.sweeper.max_batch_size=1000 queues so many at a time" if jobs > 1 else ""
         raise InputError(f"Slurm refuses {jobs} jobs: {reason}{fewer}") from error
+    if 'not detect "srun"' in text:
+        raise InputError("no Slurm here: srun is not found; hydra/launcher=slurm is for a cluster's nodes") from error
     died = re.match(r"Job \d+_?(\d*) .*\s.*\(state: (\w+)", text)
     if died is None:
         raise error

@@ -41,6 +41,8 @@ def typed(composed: DictConfig) -> Config:
             f"config: {error.full_key} is not given; expected {error.full_key}=... on the command line"
         ) from None
     except OmegaConfBaseException as error:
+        if error.full_key == "name" and OmegaConf.is_interpolation(composed, "name"):  # of the experiment
+            raise InputError("config: no experiment is chosen; expected one, e.g. experiment=00_baseline") from None
         raise InputError(f"config: {str(error).splitlines()[0]} (key {error.full_key})") from None
     assert isinstance(config, Config)
     check(config)
@@ -80,6 +82,9 @@ def check(config: Config) -> None:
         raise InputError(f"config: phases.{list(phases)[-1]} comes last; expected one with objective=tasks after it")
     if config.methods.lora.rank > 0 and all("encoder" in phase.freeze for phase in phases.values()):
         raise InputError("config: methods.lora.rank is above 0, but every phase fixes the encoder, which it adapts")
+    dropouts = (config.encoder.hidden_dropout, config.encoder.attention_dropout, config.heads.dropout)
+    if config.methods.r_drop > 0 and not any(dropouts):
+        raise InputError("config: methods.r_drop is above 0, but without any dropout its two passes are the same")
     _check_scale(config)
     if config.data.holdout is not None and not 0 < config.data.holdout < 1:
         raise InputError(f"config: data.holdout={config.data.holdout}; expected a share between 0 and 1")

@@ -32,6 +32,7 @@ LAUNCHERS = {
     "joblib": "'mtbert[joblib]'",
     "ray": "hydra-ray-launcher",
 }
+PLACES = {"dataset": "datasets.{}", "task": "tasks.{}", "phase": "phases.extra"}  # group -> where its options stand
 GROUPS = ("experiment", "scale", "encoder", "data", "recipe", "schedule")  # whose option a command line picks
 CHOICE = re.compile(rf"\+?({'|'.join(GROUPS)}|[\w/]+@[\w.]+)=")
 PACKAGES = ("hydra", "omegaconf", "mtbert")  # whose code may be the last that an error came through
@@ -100,13 +101,14 @@ def explained(error: Exception, overrides: Sequence[str] = (), config_dir: Path 
     if isinstance(error, MissingConfigException):
         return InputError(_missing(error))
     if isinstance(error, OverrideParseException):
-        return InputError(f"override '{error.override}' cannot be read; expected key=value")
+        quoted = "; signs such as , : [ are quoted, 'key=\",\"'" if "=" in str(error.override) else ""
+        return InputError(f"override '{error.override}' cannot be read; expected key=value{quoted}")
     if isinstance(error, yaml.YAMLError):
         return InputError(f"config: not YAML: {' '.join(text.split())}")
     if UNDER_NULL.search(text) and "omegaconf" in traceback.extract_tb(error.__traceback__)[-1].filename:
         return InputError("an override sets a phase that is null; put one there first: +phase@phases.extra=inherit")
     if "Config group override must be a string or a list" in text:
-        return InputError("config: the option of a group is a name, not a number, e.g. experiment=12_frozen_encoder")
+        return InputError("config: the option of a group is a name, e.g. experiment=12_frozen_encoder")
     if isinstance(error, UNCLASSED) and not isinstance(error, OmegaConfBaseException):
         if not _of_configs(error):
             raise error
@@ -116,6 +118,12 @@ def explained(error: Exception, overrides: Sequence[str] = (), config_dir: Path 
     key = re.search(r"full_key: (\S+)", details)
     if key and key[1] == "experiment" and where.startswith("config file experiment/"):
         return InputError(f"{where}: its first line has to be '# @package _global_'")
+    if key and key[1] in PLACES and where.startswith(f"config file {key[1]}/"):
+        option = where.removeprefix(f"config file {key[1]}/").removesuffix(".yaml")
+        at = f"{key[1]}@{PLACES[key[1]].format(option)}"
+        return InputError(f"config: {key[1]} '{option}' needs a place; expected +{at}={option}")
+    if "is not a ListConfig" in details and (scalar := re.search(r"override (\S+?)=(\S*)", text)):
+        return InputError(f"{where}: is a list; expected {scalar[1]}=[{scalar[2]}]")
     if several := re.match(r"Ambiguous value for argument '(.*?)'\n", text):
         name, _, values = several[1].partition("=")
         if isinstance(OmegaConf.select(_compose([], None), name), ListConfig):
