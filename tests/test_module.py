@@ -107,6 +107,21 @@ def test_frozen_dropout_keeps_the_encoder_in_training_mode(built: Callable[..., 
     assert not any(parameter.requires_grad for parameter in module.encoder.parameters())
 
 
+def test_integer_labels_are_those_of_degrees_cut_off_and_leave_classes_alone(built: Callable[..., Built]) -> None:
+    update = built("schedule=round_robin")[1].training_updates(0)[0]
+    degrees = next(part for part in update.tasks if part.task == "sts")
+    degrees.labels[:] = torch.tensor([3.8, 0.4, 5.0, 2.0])
+    losses = {}
+    for flag in ("true", "false"):
+        module = built("schedule=round_robin", f"recipe.integer_labels={flag}")[2].eval()
+        logits = module(update)
+        losses[flag] = module.row_losses(update, logits)
+        expected = module.losses["sts"](logits["sts"], torch.tensor([3.0, 0.0, 5.0, 2.0]), 5.0)
+        assert torch.equal(losses[flag]["sts"], expected) == (flag == "true")
+    for task in ("sst", "para"):
+        assert torch.equal(losses["true"][task], losses["false"][task])
+
+
 def heads_of(*overrides: str) -> nn.ModuleDict:
     config: Config = compose(["encoder=tiny", *overrides])
     return build_heads(config, TASKS, 8)
