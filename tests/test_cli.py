@@ -89,6 +89,21 @@ def test_train_has_its_own_options_and_no_abbreviations(options: list[str], expe
     assert expected in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("variable", "setting"), [("MTBERT_RUNS", "MTBERT_RUNS or runs_dir"), ("MTBERT_CACHE", "MTBERT_CACHE")]
+)
+def test_a_folder_that_cannot_be_made_is_named_with_its_setting(
+    variable: str, setting: str, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+    monkeypatch.setenv("MTBERT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("MTBERT_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv(variable, str(tmp_path / "file" / "x"))
+    assert main(["train", "experiment=smoke/tiny"]) == 2
+    assert f"file/x: cannot be made (Not a directory); another folder by {setting}" in capsys.readouterr().err
+
+
 def test_a_run_needs_an_experiment(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", list(sys.argv))
     assert main(["train", "~experiment"]) == 2

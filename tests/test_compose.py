@@ -56,6 +56,8 @@ from mtbert.errors import InputError
         ("loggers=[tensorbord]", "did you mean 'tensorboard'?"),
         ("encoder=folder", "encoder.source"),
         ("phases.extra.epochs=2", "put one there first: +phase@phases.extra=inherit"),
+        ("methods.lora=8", "has keys of its own; expected one of: methods.lora.rank, methods.lora.alpha"),
+        ("datasets.sst.label.map={neg:0,pos:4}", "a label's map can be given in its dataset's file alone"),
         ("phases.main=null", "phases has none that is not null"),
         ("datasets.sst.task=sstt", "datasets.sst.task=sstt is not known; did you mean 'sst'?"),
         ("~datasets.sts", "task 'sts' has no dataset"),
@@ -80,6 +82,27 @@ def test_a_mistake_is_one_line_with_the_place_and_the_nearest_name(override: str
 def test_the_nearest_key_is_sought_among_those_that_the_options_bring(overrides: list[str], expected: str) -> None:
     with pytest.raises(InputError) as error:
         compose(overrides)
+    assert expected in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        (
+            "{yes: 0, no: 1}",
+            "label.map has the keys True, False; expected whole numbers, or words (yes and no in quotes)",
+        ),
+        ("{0.5: 0}", "label.map has the keys 0.5; expected whole numbers"),
+        ("{0: 0, good: 1}", "label.map has the keys 0, 'good'; expected whole numbers"),
+        ("{}", "label.map is empty; expected labels and what they become, or null"),
+    ],
+)
+def test_the_keys_of_a_label_map_are_numbers_or_words(tmp_path: Path, keys: str, expected: str) -> None:
+    (tmp_path / "dataset").mkdir()
+    dataset = f"task: sst\nfiles: {{train: [a.csv]}}\nsentences: [text]\nlabel: {{column: label, map: {keys}}}\n"
+    (tmp_path / "dataset" / "own.yaml").write_text(dataset)
+    with pytest.raises(InputError) as error:
+        compose(["+dataset@datasets.own=own"], config_dir=tmp_path)
     assert expected in str(error.value)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,12 +11,16 @@ import pytest
 from torch import Tensor
 
 from mtbert.compose import compose
+from mtbert.data.datamodule import MixedDataModule
 from mtbert.data.sample import sample_folder
 from mtbert.data.schedules import Draw, Step, TaskBatches
 from mtbert.errors import InputError
+from mtbert.plan import make_plan
+from mtbert.runtime import Runtime
 from mtbert.tasks import TASKS
 from mtbert.train import run
 
+CPU = Runtime("cpu", "32-true", 1, "cpu")
 MOOD = replace(TASKS["sst"], num_outputs=3, label_high=2.0)
 
 
@@ -49,6 +53,26 @@ class Twice(Alternate):
 class Idle(Alternate):
     def steps(self, epoch: int, tasks: Mapping[str, TaskBatches]) -> list[Step]:
         return []
+
+
+class Lazy(Alternate):
+    """The steps of its parent one after another, as a generator."""
+
+    def steps(self, epoch: int, tasks: Mapping[str, TaskBatches]) -> Iterator[Step]:  # type: ignore[override]
+        yield from super().steps(epoch, tasks)
+
+
+class Bare(Alternate):
+    def steps(self, epoch: int, tasks: Mapping[str, TaskBatches]) -> Iterator[Draw]:  # type: ignore[override]
+        yield from (draw for step in super().steps(epoch, tasks) for draw in step)
+
+
+class Silent(Alternate):
+    def steps(self, epoch: int, tasks: Mapping[str, TaskBatches]) -> None:  # type: ignore[override]
+        list(super().steps(epoch, tasks))
+
+
+TWO_OF_THREE = replace(TASKS["sst"], num_outputs=2, label_high=2.0)
 
 
 @pytest.fixture
@@ -114,6 +138,17 @@ def test_the_files_that_the_readme_shows(tmp_path: Path, monkeypatch: pytest.Mon
     assert {"dev/nli/accuracy", "dev/sst/accuracy"} <= set(record.best.metrics)
 
 
+def test_steps_may_come_from_a_generator(conf: Path) -> None:
+    def steps(name: str) -> list[Step]:
+        overrides = ["encoder=tiny", "schedule=alternate", f"schedule._target_={__name__}.{name}"]
+        data = MixedDataModule.from_plan(make_plan(compose(overrides, config_dir=conf), CPU))
+        data.setup()
+        return data.steps(0)
+
+    for one, other in zip(steps("Lazy"), steps("Alternate"), strict=True):
+        assert [draw.task for draw in one] == [draw.task for draw in other]
+
+
 @pytest.mark.parametrize(
     ("override", "said", "leaves"),
     [
@@ -121,6 +156,14 @@ def test_the_files_that_the_readme_shows(tmp_path: Path, monkeypatch: pytest.Mon
         (f"tasks.sts.head={__name__}.squared", "is no class of torch.nn.Module", 0),
         (f"schedule._target_={__name__}.Idle", "epoch 1 of phase 'main': no steps; expected one at least", 1),
         (f"schedule._target_={__name__}.Twice", "step 1 has two Draws of 'sst'; expected one with all batches", 1),
+        (f"schedule._target_={__name__}.Bare", "step 1 is no list of Draws; expected such as [Draw('sst', [rows])]", 1),
+        (f"schedule._target_={__name__}.Silent", "steps() gave NoneType; expected a list of steps", 1),
+        (
+            f"tasks.sst.definition={__name__}.TWO_OF_THREE",
+            "tasks.sst has num_outputs=2 and label_high=2; expected label_high=1, classes are numbered from 0",
+            0,
+        ),
+        ("datasets.sst.sentences=[sentence,id]", "task 'sst' takes 1 column", 1),
         ("+schedule.evry=2", "did you mean 'every'?", 0),
     ],
 )

@@ -131,10 +131,20 @@ def test_the_task_is_inferred_from_columns_that_only_one_has(tiny_run: RunRecord
         (
             "sentense\na\n",
             [],
-            "rows.csv: no column 'sentence'; did you mean 'sentense'? (or name yours with --columns)",
+            "rows.csv: no column 'sentence'; did you mean 'sentense'? (name yours with --columns)",
         ),
         ("sentence1,sentense2\na,b\n", ["--task", "sts"], "no column 'sentence2'; did you mean 'sentense2'?"),
         ("sentence1,sentense2\na,b\n", [], "no column 'sentence2'; did you mean 'sentense2'?"),
+        (
+            "question1,question2\na,b\n",
+            ["--task", "para"],
+            "no column 'sentence1'; the file has question1, question2 (name yours with --columns)",
+        ),
+        (
+            "sentence1,sentence2\na,b\n",
+            ["--task", "sst"],
+            "no column 'sentence'; the file has sentence1, sentence2 (name yours with --columns)",
+        ),
         ("text\na\n", ["--columns", "texts"], "rows.csv: no column 'texts'; did you mean 'text'?"),
         ("text\na\n", ["--columns", "text", "--task", "sts"], "--columns text names 1; expected 2 for sts"),
         ("a,b,c\na,b,c\n", ["--columns", "a,b,c"], "--columns a,b,c names 3; expected 1 or 2"),

@@ -128,6 +128,15 @@ def test_a_label_that_the_map_lacks_is_named(tmp_path: Path) -> None:
         read_rows(path, single(integer=False, map={0: 1.0, 1: 3.0}), labelled=True)
 
 
+def test_words_are_mapped_and_others_named(tmp_path: Path) -> None:
+    header, words = ["id", "sentence", "label"], {"negative": 0.0, "neutral": 2.0, "positive": 4.0}
+    path = write_csv(tmp_path / "x.csv", header, [["a", "one", "positive"], ["b", "two", " neutral "]])
+    assert read_rows(path, single(map=words), labelled=True).labels.tolist() == [4.0, 2.0]  # type: ignore[union-attr]
+    write_csv(path, header, [["a", "one", "positive"], ["b", "two", "Neutral"]])
+    with pytest.raises(InputError, match=r"x.csv: line 3: label='Neutral'; expected a key of label.map: negative, neu"):
+        read_rows(path, single(map=words), labelled=True)
+
+
 def test_lines_count_those_inside_quoted_fields(tmp_path: Path) -> None:
     said = refused(tmp_path / "x.csv", HEADER + '0\ta\t"x\ny\nz"\t1\n1\tb\ty\t9\n')
     assert said.startswith("line 5: label='9'")

@@ -156,6 +156,14 @@ def _check_dataset(key: str, dataset: DatasetConfig, config: Config) -> None:
     for name in ("low", "high", "offset", "factor"):
         if not math.isfinite(number := getattr(dataset.label, name)):
             raise InputError(f"config: {key}.label.{name}={number}; expected a finite number")
+    kinds = {type(name) for name in dataset.label.map or ()}
+    if not (kinds <= {int} or kinds == {str}):
+        found = ", ".join(map(repr, dataset.label.map or ()))
+        raise InputError(
+            f"config: {key}.label.map has the keys {found}; expected whole numbers, or words (yes and no in quotes)"
+        )
+    if dataset.label.map == {}:
+        raise InputError(f"config: {key}.label.map is empty; expected labels and what they become, or null")
     if dataset.label.low >= dataset.label.high:
         raise InputError(f"config: {key}.label.low={dataset.label.low} is not below high={dataset.label.high}")
 

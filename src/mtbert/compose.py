@@ -106,6 +106,8 @@ def explained(error: Exception, overrides: Sequence[str] = (), config_dir: Path 
     if isinstance(error, yaml.YAMLError):
         return InputError(f"config: not YAML: {' '.join(text.split())}")
     if UNDER_NULL.search(text) and "omegaconf" in traceback.extract_tb(error.__traceback__)[-1].filename:
+        if maps := [override for override in overrides if ".label.map=" in override]:
+            return InputError(f"override '{maps[0]}': a label's map can be given in its dataset's file alone")
         return InputError("an override sets a phase that is null; put one there first: +phase@phases.extra=inherit")
     if "Config group override must be a string or a list" in text:
         return InputError("config: the option of a group is a name, e.g. experiment=12_frozen_encoder")
@@ -124,6 +126,10 @@ def explained(error: Exception, overrides: Sequence[str] = (), config_dir: Path 
         return InputError(f"config: {key[1]} '{option}' needs a place; expected +{at}={option}")
     if "is not a ListConfig" in details and (scalar := re.search(r"override (\S+?)=(\S*)", text)):
         return InputError(f"{where}: is a list; expected {scalar[1]}=[{scalar[2]}]")
+    if key and "is not a subclass of" in details:
+        node = OmegaConf.select(_chosen(overrides, config_dir), key[1])
+        names = ", ".join(f"{key[1]}.{name}" for name in node) if isinstance(node, DictConfig) else "none"
+        return InputError(f"{where}: has keys of its own; expected one of: {names}")
     if several := re.match(r"Ambiguous value for argument '(.*?)'\n", text):
         name, _, values = several[1].partition("=")
         if isinstance(OmegaConf.select(_compose([], None), name), ListConfig):

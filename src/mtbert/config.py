@@ -34,7 +34,10 @@ class EncoderConfig:
 
 @dataclass
 class LabelConfig:
-    """How a label is read and rescaled: ``map[value]`` where a map is given, else ``(value - offset) * factor``."""
+    """How a label is read and rescaled: ``map[value]`` where a map is given, else ``(value - offset) * factor``.
+
+    The keys of a map are whole numbers from ``low`` to ``high``, or words: ``{negative: 0, positive: 1}``.
+    """
 
     column: str = "???"
     low: float = 0.0  # range of the label as it stands in the file
@@ -42,7 +45,7 @@ class LabelConfig:
     integer: bool = False  # only whole numbers are labels
     offset: float = 0.0
     factor: float = 1.0
-    map: dict[int, float] | None = None
+    map: dict[Any, float] | None = None
 
 
 @dataclass

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mtbert.errors import InputError
+
 PACKAGE = Path(__file__).resolve().parent
 # Of a run's directory: the last checkpoint and the one before, and the best weights of a finished run.
 LAST, PREVIOUS, BEST = (Path("checkpoints") / f"{name}.safetensors" for name in ("last", "previous", "best"))
@@ -34,9 +36,18 @@ def data_dir() -> Path:
 
 def cache_dir() -> Path:
     """``$MTBERT_CACHE``, else ``~/.cache/mtbert``; made if missing."""
-    path = Path(os.environ.get("MTBERT_CACHE") or Path.home() / ".cache" / "mtbert")
-    path.mkdir(parents=True, exist_ok=True)
-    return path
+    return made(Path(os.environ.get("MTBERT_CACHE") or Path.home() / ".cache" / "mtbert"), "MTBERT_CACHE")
+
+
+def made(folder: Path, setting: str) -> Path:
+    """``folder``, which is made if missing; InputError with ``setting``, by which it is another, where it cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
+        raise InputError(f"{folder}: cannot be made ({error.strerror}); another folder by {setting}") from None
+    return folder
 
 
 @contextmanager

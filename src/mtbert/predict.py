@@ -92,7 +92,8 @@ def find_reading(
         check_columns(source, header, columns)
         fitting = {name: columns for name, names in known if len(names) == len(columns)}
     if not fitting:
-        raise InputError(_none_fits(source, header, known, columns))
+        others = {name for dataset in run.config.datasets.values() for name in dataset.sentences}
+        raise InputError(_none_fits(source, header, known, columns, others))
     if len(fitting) > 1:
         tasks = ", ".join(sorted(fitting, key=run.tasks.index))
         raise InputError(f"{source}: may be for any of {tasks}; say which with --task")
@@ -102,15 +103,21 @@ def find_reading(
 
 
 def _none_fits(
-    source: str, header: list[str], known: Sequence[tuple[str, list[str]]], columns: list[str] | None
+    source: str,
+    header: list[str],
+    known: Sequence[tuple[str, list[str]]],
+    columns: list[str] | None,
+    others: set[str],
 ) -> str:
+    """Why no task can be read; ``others``: columns of any task, which no other column is a slip of."""
     if columns is not None:
         takes = " or ".join(sorted({str(len(names)) for _, names in known}))
         return f"--columns {','.join(columns)} names {len(columns)}; expected {takes} for {known[0][0]}"
     closest = max((names for _, names in known), key=lambda names: _closeness(names, header))
     missing = next(name for name in closest if name not in header)
-    hint = _separator_hint(header) or f"{nearest(missing, filter(None, header))} (or name yours with --columns)"
-    return f"{source}: no column '{missing}'{hint}"
+    close = nearest(missing, [name for name in header if name and name not in others])
+    has = close if close.startswith("; did") else f"; the file has {', '.join(filter(None, header))}"
+    return f"{source}: no column '{missing}'{_separator_hint(header) or f'{has} (name yours with --columns)'}"
 
 
 def _separator_hint(header: list[str]) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from mtbert.errors import InputError, Taken
-from mtbert.paths import LAST, PREVIOUS
+from mtbert.paths import LAST, PREVIOUS, made
 from mtbert.plan import Plan
 from mtbert.results.archive import take_over
 from mtbert.results.folders import archives
@@ -38,8 +38,8 @@ def command_line(overrides: Sequence[str], arguments: Sequence[str] = ()) -> str
 
 
 def _lock(plan: Plan) -> FileLock:
-    locks = Path(plan.config.runs_dir) / ".locks"
-    locks.mkdir(parents=True, exist_ok=True)
+    locks = made(Path(plan.config.runs_dir), "MTBERT_RUNS or runs_dir") / ".locks"
+    locks.mkdir(exist_ok=True)
     return FileLock(locks / f"{plan.hash}.lock")
 
 

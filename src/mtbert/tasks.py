@@ -89,12 +89,18 @@ def find_task(name: str, options: TaskConfig) -> Task:
     """The task that the config names, with the head that it chooses.
 
     Raises:
-        InputError: no such built-in, the import path leads to no ``Task``, or the head does not fit it.
+        InputError: no such built-in, the import path leads to no ``Task``, it has other classes than labels, or the
+            head does not fit it.
     """
     task = _definition(name, options)
     if options.head is not None:
         task = replace(task, head=_head(name, task, options.head))
     _check_reads(name, task)
+    if task.classification and task.label_high != task.num_outputs - 1:
+        found = f"num_outputs={task.num_outputs} and label_high={task.label_high:g}"
+        raise InputError(
+            f"config: tasks.{name} has {found}; expected label_high={task.num_outputs - 1}, classes are numbered from 0"
+        )
     return task
 
 

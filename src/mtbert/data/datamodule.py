@@ -17,7 +17,7 @@ from mtbert.data.dataset import DatasetModule, check_ids, special_tokens
 from mtbert.data.loader import updates_loader
 from mtbert.data.masking import TEXT, MaskedUpdates, text_table
 from mtbert.data.packing import LITTLE_FILLER, row_shapes
-from mtbert.data.schedules import Sequential, Step, TaskBatches, build_schedule, check_steps
+from mtbert.data.schedules import Sequential, Step, TaskBatches, build_schedule, checked_steps
 from mtbert.data.subset import some_rows
 from mtbert.data.table import Table
 from mtbert.data.updates import EvaluationUpdates, Reduction, Share, TrainingUpdates, Update
@@ -145,10 +145,8 @@ class MixedDataModule(LightningDataModule):
         phase, batches = self.phase, {task: self._batches(task, epoch) for task in self.training_tables()}
         seed = derive(self.config.seed, phase.name, "schedule")
         schedule = build_schedule(phase.schedule, seed=seed, epochs=phase.epochs)
-        steps = schedule.steps(epoch, batches)
         where = f"schedule {phase.schedule['_target_']}: epoch {epoch + 1} of phase '{phase.name}'"
-        check_steps(steps, batches, where)
-        return steps[: self.config.trainer.max_steps]
+        return checked_steps(schedule.steps(epoch, batches), batches, where)[: self.config.trainer.max_steps]
 
     def num_steps(self) -> int:
         """Optimiser steps of the current phase, over all its epochs."""

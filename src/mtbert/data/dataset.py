@@ -54,10 +54,10 @@ class DatasetModule(LightningDataModule):
         self.name, self.config = name, config
         self.dataset = config.datasets[name]
         self.task = find_task(self.dataset.task, config.tasks[self.dataset.task])
-        if self.task.num_sentences > len(self.dataset.sentences):
+        if self.task.num_sentences != len(self.dataset.sentences):
             raise InputError(
                 f"config: datasets.{name}.sentences={self.dataset.sentences}; task '{self.dataset.task}' takes "
-                f"{self.task.num_sentences} columns"
+                f"{self.task.num_sentences} column{'s' if self.task.num_sentences > 1 else ''}"
             )
         self.folder = data_folder(config) if folder is None else folder
         self.files = resolve(config.encoder) if files is None else files

@@ -8,10 +8,10 @@ import io
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
@@ -208,6 +208,10 @@ def check_columns(source: str | Path, header: list[str], columns: list[str]) -> 
 
 
 def _labels(path: Path, values: pd.Series[str], label: LabelConfig) -> Float[np.ndarray, " rows"]:
+    if label.map is not None and all(isinstance(key, str) for key in label.map):
+        values = values.str.strip()
+        _refuse(path, label.column, values[~values.isin(label.map)], _expected_key(label.map))
+        return values.map(label.map).to_numpy(np.float32)
     numbers = np.array([_number(value) for value in values])
     whole = label.integer or label.map is not None
     wrong = ~((label.low <= numbers) & (numbers <= label.high))  # true for NaN
@@ -216,9 +220,12 @@ def _labels(path: Path, values: pd.Series[str], label: LabelConfig) -> Float[np.
     _refuse(path, label.column, values[wrong], expected)
     if label.map is None:
         return ((numbers - label.offset) * label.factor).astype(np.float32)
-    known = ", ".join(map(str, label.map))
-    _refuse(path, label.column, values[~np.isin(numbers, list(label.map))], f"expected a key of label.map: {known}")
+    _refuse(path, label.column, values[~np.isin(numbers, list(label.map))], _expected_key(label.map))
     return np.array([label.map[int(number)] for number in numbers], dtype=np.float32)
+
+
+def _expected_key(known: Mapping[Any, float]) -> str:
+    return f"expected a key of label.map: {', '.join(map(str, known))}"
 
 
 def _refuse(path: Path, column: str, values: pd.Series[str], expected: str) -> None:

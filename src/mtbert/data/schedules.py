@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, Protocol, runtime_checkable
@@ -212,15 +212,21 @@ def build_schedule(spec: Mapping[str, Any], **given: int) -> Schedule:
     return schedule
 
 
-def check_steps(steps: Sequence[Step], tasks: Collection[str], where: str) -> None:
-    """Refuse what a schedule of one's own may get wrong.
+def checked_steps(steps: Iterable[Step], tasks: Collection[str], where: str) -> list[Step]:
+    """The steps, all of them; what a schedule of one's own may get wrong is refused.
 
     Raises:
-        InputError: no steps, an empty one, an unknown task, or one that is drawn twice or without rows.
+        InputError: no steps, one that is no list of Draws or empty, an unknown task, or one that is drawn twice or
+            without rows.
     """
+    if not isinstance(steps, Iterable):
+        raise InputError(f"{where}: steps() gave {type(steps).__name__}; expected a list of steps")
+    steps = list(steps)
     if not steps:
         raise InputError(f"{where}: no steps; expected one at least")
     for number, step in enumerate(steps, start=1):
+        if not isinstance(step, Sequence) or not all(isinstance(draw, Draw) for draw in step):
+            raise InputError(f"{where}: step {number} is no list of Draws; expected such as [Draw('sst', [rows])]")
         drawn = [draw.task for draw in step]
         if not drawn:
             raise InputError(f"{where}: step {number} draws nothing; expected a Draw of one task at least")
@@ -233,6 +239,7 @@ def check_steps(steps: Sequence[Step], tasks: Collection[str], where: str) -> No
                 )
             if not any(map(len, draw.batches)):
                 raise InputError(f"{where}: step {number} draws no rows of '{draw.task}'; expected some")
+    return steps
 
 
 def _chosen(names: Sequence[str] | None, key: str, tasks: Mapping[str, TaskBatches]) -> list[str]:

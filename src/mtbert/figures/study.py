@@ -154,7 +154,7 @@ def _draw_log(axis: Axes, experiment: str, column: Column, style: Style) -> None
 def _finish_curves(axis: Axes, column: Column) -> None:
     axis.set_title(column.title, fontsize=12, color=metric_color(column.metric), fontweight="bold")
     axis.set_xlabel("epoch", fontsize=11)
-    axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
     axis.grid(alpha=0.25)
 
 
