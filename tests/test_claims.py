@@ -98,6 +98,18 @@ def test_one_seed_decides_nothing(evidence: MakeEvidence, tmp_path: Path) -> Non
         ("- says: a\n  contrast: [1]\n", r"claim 1: is \[1\]; expected keys and values"),
         ("says: a\n", "expected a list of claims"),
         ("- says: [\n", "not YAML"),
+        (
+            "- says: a\n  sum: {of: [final], exceeds: [best, 01_20_epochs], against: 00_baseline, figures: [sst]}\n",
+            "claim 1: sum: expected one experiment under exceeds, and one under against",
+        ),
+        (
+            "- says: a\n  sum: {of: [final, best], exceeds: final, against: 00_baseline, figures: [sst]}\n",
+            "claim 1: names final twice; expected different experiments",
+        ),
+        (
+            "- says: a\n  contrast: {of: [final, best], against: best, figures: {sst: better}}\n",
+            "claim 1: names best twice; expected different experiments",
+        ),
     ],
 )
 def test_a_mistake_is_one_line(text: str, message: str, tmp_path: Path) -> None:

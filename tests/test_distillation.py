@@ -145,6 +145,10 @@ def test_teachers_are_in_the_identity_by_what_they_are_and_only_where_there_are_
 ) -> None:
     for others in ([], ["methods.r_drop=1"]):
         assert plan(*others, "methods.distill.temperature=3").hash == plan(*others).hash
+    for of_what_is_off in ("methods.smart.radius=0.2", "methods.lora.alpha=8"):
+        assert plan(of_what_is_off).hash == plan().hash
+        assert plan("methods.r_drop=1", of_what_is_off).hash == plan("methods.r_drop=1").hash
+    assert plan("methods.smart.weight=1", "methods.smart.radius=0.2").hash != plan("methods.smart.weight=1").hash
     methods = plan("methods.r_drop=1").identity["methods"]
     assert set(methods) == {"weighting", "gradients", "r_drop", "smart", "ema", "lora"}  # as before there were teachers
     one, both = plan(*taught_by(tiny_run)), plan(*taught_by(tiny_run, sts_run))

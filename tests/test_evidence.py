@@ -105,6 +105,8 @@ def test_weighted_rows_are_repeated_rows() -> None:
         assert line == pytest.approx(repeated)
     constant = DevPredictions("pearson", (), whole.labels, np.full((40, 1), 2.0))
     assert np.isnan(figures_of(constant, counts)).all()
+    nearly = DevPredictions("pearson", (), whole.labels, 2.0 + 1e-7 * whole.scores)  # however little scores differ
+    assert figures_of(nearly, counts) == pytest.approx(figures, abs=1e-4)
 
 
 def test_draws_keep_halves_which_do_not_depend_on_the_order_of_rows() -> None:

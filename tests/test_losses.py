@@ -63,6 +63,10 @@ def test_pearson_is_one_minus_the_correlation_of_the_step() -> None:
     expected = 1 - pearsonr(LOGITS.double().sigmoid(), LABELS.double())[0]
     assert pearson(LOGITS, LABELS, 5.0).tolist() == pytest.approx([expected] * 200, abs=1e-5)
     assert pearson(LOGITS[:1], LABELS[:1], 5.0).tolist() == [1.0]
+    equal = torch.full((3,), 0.3, requires_grad=True)  # where it is undefined, it pulls nowhere
+    losses = pearson(equal, torch.tensor([0.0, 2.0, 5.0]), 5.0)
+    losses.mean().backward()
+    assert losses.tolist() == [1.0] * 3 and equal.grad is not None and equal.grad.tolist() == [0.0] * 3
 
 
 def test_ordinal_is_cross_entropy_against_classes_by_squared_distance() -> None:

@@ -110,6 +110,19 @@ def test_an_ascent_follows_the_gradient_scaled_sequence_by_sequence(joint: Built
     torch.testing.assert_close(found[real], expected.clamp(-0.05, 0.05)[real])
 
 
+def test_smart_is_the_same_where_the_model_is_trained_in_bfloat16(joint: Built) -> None:
+    module, update = joint
+    smart, found = Smart(SmartConfig(weight=1.0)), {}
+    for rounded in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=rounded):
+            torch.manual_seed(update.seed)
+            logits = module(update)
+            found[rounded] = smart(module, update, logits)
+    for name, penalties in found[True].items():
+        torch.testing.assert_close(penalties, found[False][name])
+        assert float(penalties.detach().max()) > 1e-5
+
+
 def test_gradients_are_scaled_by_the_largest_number_of_their_sequence() -> None:
     packed = pack([torch.arange(3).numpy(), torch.arange(1).numpy()])  # in the row: a a a b, then filler
     gradient = torch.zeros(packed.num_slots, 2)

@@ -128,7 +128,7 @@ def explained(error: Exception, overrides: Sequence[str] = (), config_dir: Path 
         return InputError(f"{where}: is a list; expected {scalar[1]}=[{scalar[2]}]")
     if key and "is not a subclass of" in details:
         node = OmegaConf.select(_chosen(overrides, config_dir), key[1])
-        names = ", ".join(f"{key[1]}.{name}" for name in node) if isinstance(node, DictConfig) else "none"
+        names = ", ".join(f"{key[1]}.{name!s}" for name in node) if isinstance(node, DictConfig) else "none"
         return InputError(f"{where}: has keys of its own; expected one of: {names}")
     if several := re.match(r"Ambiguous value for argument '(.*?)'\n", text):
         name, _, values = several[1].partition("=")

@@ -15,6 +15,7 @@ from mtbert.runtime import available_cores
 
 STARTUP = 9.0  # seconds from a process's start to its first step, and from its last to its end
 STEP = 0.015  # seconds of a training step beside its arithmetic: dropout, norms, optimiser, loop
+FLOAT32 = 4.0  # times bfloat16, a pass
 EFFICIENCY = 0.5  # of the speed of large matrix products, what training and evaluation reach
 
 
@@ -54,12 +55,18 @@ def operations(plan: Plan, data: MixedDataModule) -> float:
     Teachers count as encoders of the run's own size, read once.
     """
     parameters, methods = encoder_parameters(plan), plan.config.methods
-    passes = 1 + (methods.r_drop > 0) + (methods.smart.weight > 0) * (1 + methods.smart.ascents)
+    passes = 1 + (methods.r_drop > 0) + (methods.smart.weight > 0) * _smart_passes(plan)
     train, dev = (_tokens(data, split) for split in ("train", "dev"))
     trained = sum(_trained_tokens(data, phase) for phase in plan.phases)
     evaluated = sum(dev * (1 if phase.cached else phase.epochs) for phase in plan.phases if phase.trains_tasks)
     evaluated += train * len(methods.distill.runs) + dev * (not plan.phases)
     return parameters * (6.0 * passes * trained + 2.0 * evaluated)
+
+
+def _smart_passes(plan: Plan) -> float:
+    """What SMART adds to a step, in passes of the run's own precision: its own are float32."""
+    ascents = plan.config.methods.smart.ascents
+    return 1 + ascents if plan.runtime.precision == "32-true" else FLOAT32 * (2 + ascents)
 
 
 def _tokens(data: MixedDataModule, split: str) -> int:

@@ -52,8 +52,10 @@ def cosent(logits: Float[Tensor, " rows"], labels: Float[Tensor, " rows"], high:
 def pearson(logits: Float[Tensor, " rows"], labels: Float[Tensor, " rows"], high: float) -> Float[Tensor, " rows"]:
     """One minus the cosine of centred outputs and centred labels, which is Pearson's correlation; 1 where undefined."""
     outputs = logits.float().sigmoid()
-    correlation = F.cosine_similarity(outputs - outputs.mean(), labels - labels.mean(), dim=0)
-    return (1 - correlation).expand(len(logits))
+    around = outputs - outputs.mean()
+    defined = around.detach().norm() > 1e-6  # nearer than that, what tells outputs apart is rounding
+    correlation = F.cosine_similarity(around, labels - labels.mean(), dim=0)
+    return (1 - torch.where(defined, correlation, 0.0 * correlation)).expand(len(logits))
 
 
 def ordinal(

@@ -227,8 +227,12 @@ def _identity(
 
 
 def _methods(config: Config) -> dict[str, Any]:
-    """Methods beyond the paper, if any is on; other runs by their hashes, wherever they are."""
+    """Methods beyond the paper, if any is on, without the numbers of one that is off; other runs by their hashes,
+    wherever they are."""
     methods, default = dataclasses.asdict(config.methods), dataclasses.asdict(MethodsConfig())
+    for name, switch in (("smart", "weight"), ("lora", "rank")):
+        if not methods[name][switch]:
+            methods[name] = default[name]
     for each in (methods, default):
         for of_runs in ("distill", "soup"):
             each.pop(of_runs)

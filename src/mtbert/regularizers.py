@@ -61,7 +61,8 @@ class Smart:
 
     ``weight`` times the divergence between the predictions for an update's embeddings and for the nearby ones, at most
     ``radius`` off in every number, where it is largest: found by ``ascents`` steps along its gradient, whose largest
-    number in each sequence is scaled to ``step_size``. All passes have the first one's dropout.
+    number in each sequence is scaled to ``step_size``. All passes have the first one's dropout, and float32: bfloat16
+    rounds by more than the embeddings are moved.
     """
 
     def __init__(self, config: SmartConfig) -> None:
@@ -70,7 +71,13 @@ class Smart:
     def __call__(self, module: MultitaskModule, update: Update, logits: Rows) -> Rows:
         if update.packed is None:  # a fixed encoder's outputs are looked up: there is nothing to perturb
             return {name: output.new_zeros(len(output)) for name, output in logits.items()}
-        perturbed = self._perturbed(module, update, logits, self._worst(module, update, logits))
+        kind = module.device.type
+        rounded = torch.is_autocast_enabled(kind)
+        with torch.autocast(kind, enabled=False):
+            if rounded:
+                seed_device(update.seed, module.device)
+                logits = module(update)
+            perturbed = self._perturbed(module, update, logits, self._worst(module, update, logits))
         return {name: self.config.weight * rows for name, rows in perturbed.items()}
 
     def _worst(self, module: MultitaskModule, update: Update, logits: Rows) -> Float[Tensor, "slots hidden"]:

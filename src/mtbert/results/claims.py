@@ -58,6 +58,10 @@ class Contrast:
     figures: dict[str, str]  # figure -> better | worse
     by: float = 0.0
 
+    @property
+    def named(self) -> list[str]:
+        return [*self.of, *self.against]
+
     def tests(self, stated: Mapping[str, float]) -> Iterator[Test]:
         for one in self.of:
             for other in self.against:
@@ -71,6 +75,10 @@ class Sum:
     exceeds: list[str]
     against: list[str]
     figures: list[str]
+
+    @property
+    def named(self) -> list[str]:
+        return [*self.of, *self.exceeds, *self.against]
 
     def tests(self, stated: Mapping[str, float]) -> Iterator[Test]:
         weights = dict.fromkeys(self.of, 1.0) | {self.exceeds[0]: -1.0, self.against[0]: 1.0 - len(self.of)}
@@ -186,6 +194,11 @@ def _claim(entry: Any, known: Sequence[str]) -> Claim:
         _known(figure, list(FIGURES), "figure")
     for direction in claim.contrast.figures.values() if claim.contrast else ():
         _known(direction, list(SIGNS), "direction")
+    if claim.sum is not None and (len(claim.sum.exceeds), len(claim.sum.against)) != (1, 1):
+        raise InputError("sum: expected one experiment under exceeds, and one under against")
+    named = (claim.contrast or claim.sum).named  # type: ignore[union-attr]
+    if twice := next((name for name in named if named.count(name) > 1), None):
+        raise InputError(f"names {twice} twice; expected different experiments")
     for test in claim.tests:
         for experiment in test.weights:
             _known(experiment, known, "experiment")

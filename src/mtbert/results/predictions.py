@@ -117,7 +117,7 @@ def _accuracy(labels: Float[np.ndarray, " rows"], scores: Scores, counts: Counts
 
 def _pearson(labels: Float[np.ndarray, " rows"], scores: Scores, counts: Counts) -> Float[np.ndarray, "draws epochs"]:
     """Pearson's r with rows weighted by their count, from weighted moments."""
-    x, y = scores - scores.mean(0), (labels - labels.mean())[:, None]  # around 0: nothing is lost to cancellation
+    x, y = _centred(scores), _centred(labels[:, None])
     moments = np.hstack([x, x * x, x * y, y, y * y]).astype(counts.dtype)
     means = (counts @ moments).astype(np.float64) / counts.sum(1, keepdims=True)
     mean_x, xx, xy, mean_y, yy = np.split(means, np.cumsum([x.shape[1]] * 3 + [1]), axis=1)
@@ -125,6 +125,15 @@ def _pearson(labels: Float[np.ndarray, " rows"], scores: Scores, counts: Counts)
     defined = (variance_x > 1e-12) & (variance_y > 1e-12)
     product = np.where(defined, variance_x * variance_y, 1.0)
     return np.where(defined, (xy - mean_x * mean_y) / np.sqrt(product), np.nan)
+
+
+def _centred(values: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:
+    """Columns around 0, up to 1 or down to -1: nothing is lost to cancellation, and how small they are is no matter; 0
+    where all that moves one is rounding."""
+    around = values - values.mean(0)
+    largest = np.abs(around).max(0)
+    constant = largest <= 1e-13 * np.abs(values).max(0)
+    return np.where(constant, 0.0, around / np.where(constant, 1.0, largest))
 
 
 METRICS = {"accuracy": _accuracy, "pearson": _pearson}
