@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import dataclass
+
+from mtbert.results.record import Metrics
 
 # What a cell without a figure shows.
 MISSING = "missing"  # no run of this row is done
@@ -24,6 +27,22 @@ TASK_COLUMNS = (
     Column("STS Pearson", "dev/sts/pearson", "sts_pearson"),
 )
 AVERAGE_COLUMN = Column("average", "dev/average", "average")
+
+
+def figure_of(metrics: Metrics, column: Column, split: str = "dev") -> float | str:
+    """A column's figure among an epoch's metrics, or the word for why there is none.
+
+    The average is that of the table's three tasks, so that it means the same for a run with tasks of its own.
+    """
+    if column is AVERAGE_COLUMN:
+        parts = [figure_of(metrics, part, split) for part in TASK_COLUMNS]
+        words = [part for part in parts if isinstance(part, str)]
+        return words[0] if words else statistics.fmean(part for part in parts if isinstance(part, float))
+    metric = column.metric if split == "dev" else column.metric.replace("dev/", f"{split}/", 1)
+    if metric not in metrics:
+        return ABSENT
+    value = metrics[metric]
+    return UNDEFINED if value is None else float(value)
 
 
 @dataclass(frozen=True)

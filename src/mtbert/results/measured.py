@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from mtbert.errors import InputError
-from mtbert.results.cells import AVERAGE_COLUMN, TASK_COLUMNS, Cell, Column, Table
+from mtbert.results.cells import AVERAGE_COLUMN, Cell, Column, Table, figure_of
 from mtbert.results.comparable import rows_of
 from mtbert.results.paper import BASELINE, paper_gains, published_logs
-from mtbert.results.record import Metrics, RunRecord
+from mtbert.results.record import RunRecord
 from mtbert.results.scoring import Labels, Scores
 from mtbert.results.sentences import sentences_of
 from mtbert.run import Run, load
@@ -69,8 +69,8 @@ class MeasuredRow:
 
     def curve(self, column: Column) -> Curve:
         """The column's figure after each epoch that all seeds have."""
-        seeds = [[value_of(epoch.metrics, column) for epoch in record.epochs] for record in self.records]
-        epochs = [[value for value in epoch if value is not None] for epoch in zip(*seeds, strict=False)]
+        seeds = [[figure_of(epoch.metrics, column) for epoch in record.epochs] for record in self.records]
+        epochs = [[value for value in epoch if isinstance(value, float)] for epoch in zip(*seeds, strict=False)]
         whole = [values if len(values) == len(seeds) else [] for values in epochs]
         return Curve(
             mean=[statistics.fmean(values) if values else None for values in whole],
@@ -168,12 +168,3 @@ def measured_gains(rows: Sequence[MeasuredRow]) -> list[Gain]:
 def _total(parts: Sequence[float | None]) -> float | None:
     defined = [part for part in parts if part is not None]
     return sum(defined) if len(defined) == len(parts) else None
-
-
-def value_of(metrics: Metrics, column: Column) -> float | None:
-    """A column's figure among an epoch's metrics; the average is that of the table's three tasks, as in the table."""
-    if column.metric != AVERAGE_COLUMN.metric:
-        return metrics.get(column.metric)
-    parts = [metrics.get(part.metric) for part in TASK_COLUMNS]
-    defined = [part for part in parts if part is not None]
-    return statistics.fmean(defined) if len(defined) == len(parts) else None

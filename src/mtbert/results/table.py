@@ -22,6 +22,7 @@ from mtbert.results.cells import (
     Column,
     Row,
     Table,
+    figure_of,
 )
 from mtbert.results.chosen import add_run_arguments, chosen_runs
 from mtbert.results.comparable import RowKey, common_overrides, require_comparable
@@ -197,7 +198,8 @@ def corrected(rows: Sequence[Row]) -> tuple[Row, ...]:
 def _cell(records: Sequence[RunRecord], column: Column, split: str, way: str, without_run: str) -> Cell:
     if not records:
         return Cell(why_empty=without_run)
-    figures = [_figure(record, column, split, way) for record in records]
+    epochs = [record.epochs[-1] if way == LAST else record.best for record in records]
+    figures = [figure_of(epoch.metrics, column, split) for epoch in epochs]
     defined = [figure for figure in figures if isinstance(figure, float)]
     if len(defined) < len(figures):
         return Cell(n=len(figures), why_empty=ABSENT if ABSENT in figures else UNDEFINED)
@@ -207,23 +209,6 @@ def _cell(records: Sequence[RunRecord], column: Column, split: str, way: str, wi
 def _over_seeds(figures: Sequence[float]) -> Cell:
     sd = statistics.stdev(figures) if len(figures) > 1 else None
     return Cell(statistics.fmean(figures), sd, len(figures))
-
-
-def _figure(record: RunRecord, column: Column, split: str, way: str) -> float | str:
-    """The run's figure, or the word for why it has none.
-
-    The average is that of the table's three tasks, so that it means the same for a run with tasks of its own.
-    """
-    if column is AVERAGE_COLUMN:
-        parts = [_figure(record, part, split, way) for part in TASK_COLUMNS]
-        words = [part for part in parts if isinstance(part, str)]
-        return words[0] if words else statistics.fmean(part for part in parts if isinstance(part, float))
-    metric = column.metric if split == "dev" else column.metric.replace("dev/", f"{split}/", 1)
-    metrics = record.epochs[-1].metrics if way == LAST else record.best.metrics
-    if metric not in metrics:
-        return ABSENT
-    value = metrics[metric]
-    return UNDEFINED if value is None else float(value)
 
 
 def _beside(cell: Cell, column: Column, paper: PaperRow) -> Cell:
