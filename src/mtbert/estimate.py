@@ -15,7 +15,7 @@ from mtbert.runtime import available_cores
 
 STARTUP = 9.0  # seconds from a process's start to its first step, and from its last to its end
 STEP = 0.015  # seconds of a training step beside its arithmetic: dropout, norms, optimiser, loop
-FLOAT32 = 4.0  # times bfloat16, a pass
+FLOAT32 = 2.0  # times bfloat16, a pass on a CPU
 EFFICIENCY = 0.5  # of the speed of large matrix products, what training and evaluation reach
 
 
