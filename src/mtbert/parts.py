@@ -1,10 +1,11 @@
-"""Whether the parts that a config names can be had: heads, losses, schedules."""
+"""Whether the parts that a config names can be had: heads, losses, schedules, the weights of other runs."""
 
 from __future__ import annotations
 
 from mtbert.data.schedules import build_schedule
 from mtbert.errors import InputError
 from mtbert.losses import RANKING
+from mtbert.parents import find_ingredients, find_teachers
 from mtbert.plan import Plan
 from mtbert.tasks import find_loss, find_task
 
@@ -22,3 +23,5 @@ def check_parts(plan: Plan) -> None:
             raise InputError(f"config: tasks.{name}.loss compares the rows of a batch; expected batch_size=2 or more")
     for phase in plan.phases:
         build_schedule(phase.schedule, seed=0, epochs=phase.epochs)
+    for run in (*find_teachers(plan.config), *find_ingredients(plan.config)):
+        run.weights  # noqa: B018 - raises where there are none
