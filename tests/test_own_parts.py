@@ -16,11 +16,10 @@ from mtbert.data.sample import sample_folder
 from mtbert.data.schedules import Draw, Step, TaskBatches
 from mtbert.errors import InputError
 from mtbert.plan import make_plan
-from mtbert.runtime import Runtime
 from mtbert.tasks import TASKS
 from mtbert.train import run
+from toy_data import RUNTIME
 
-CPU = Runtime("cpu", "32-true", 1, "cpu")
 MOOD = replace(TASKS["sst"], num_outputs=3, label_high=2.0)
 
 
@@ -141,7 +140,7 @@ def test_the_files_that_the_readme_shows(tmp_path: Path, monkeypatch: pytest.Mon
 def test_steps_may_come_from_a_generator(conf: Path) -> None:
     def steps(name: str) -> list[Step]:
         overrides = ["encoder=tiny", "schedule=alternate", f"schedule._target_={__name__}.{name}"]
-        data = MixedDataModule.from_plan(make_plan(compose(overrides, config_dir=conf), CPU))
+        data = MixedDataModule.from_plan(make_plan(compose(overrides, config_dir=conf), RUNTIME))
         data.setup()
         return data.steps(0)
 

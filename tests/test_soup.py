@@ -21,10 +21,9 @@ from mtbert.results.archive import archive
 from mtbert.results.comparable import own_overrides
 from mtbert.results.record import RunRecord
 from mtbert.results.sentences import dev_sentences
-from mtbert.runtime import Runtime
 from mtbert.train import run
+from toy_data import RUNTIME
 
-CPU = Runtime("cpu", "32-true", 1, "cpu")
 TINY = ["experiment=smoke/tiny", "phases.extra=null", "trainer.max_steps=2", "trainer.threads=1", "loggers=[]"]
 TINY += ["test_predictions=false", "trainer.precision=32-true", "trainer.accelerator=cpu"]
 
@@ -54,7 +53,7 @@ def overrides_in(seeds: list[RunRecord], *more: str) -> list[str]:
 
 
 def plan(seeds: list[RunRecord], *more: str) -> Plan:
-    return make_plan(compose(overrides_in(seeds, *more)), CPU)
+    return make_plan(compose(overrides_in(seeds, *more)), RUNTIME)
 
 
 def test_a_soup_has_the_mean_of_the_weights_and_its_figures_are_its_own(seeds: list[RunRecord]) -> None:
@@ -132,4 +131,13 @@ def test_runs_that_cannot_be_averaged_are_refused_in_one_line(seeds: list[RunRec
     overrides = [*TINY, f"runs_dir={tmp_path}", two]
     with pytest.raises(InputError, match="no weights here"):
         run(compose(overrides), overrides)
-    assert not (tmp_path / make_plan(compose(overrides), CPU).directory.name).exists()  # nothing half made
+    assert not (tmp_path / make_plan(compose(overrides), RUNTIME).directory.name).exists()  # nothing half made
+
+
+def test_a_soup_that_is_done_needs_its_ingredients_weights_no_more(seeds: list[RunRecord], tmp_path: Path) -> None:
+    for each in seeds[:2]:
+        shutil.copytree(each.directory, tmp_path / each.directory.name)
+    overrides = [*TINY, f"runs_dir={tmp_path}", soup_of(*seeds[:2])]
+    record = run(compose(overrides), overrides)
+    (tmp_path / seeds[0].directory.name / BEST).unlink()
+    assert run(compose(overrides), overrides).started == record.started

@@ -55,7 +55,7 @@ def pearson(logits: Float[Tensor, " rows"], labels: Float[Tensor, " rows"], high
     around = outputs - outputs.mean()
     defined = around.detach().norm() > 1e-6  # nearer than that, what tells outputs apart is rounding
     correlation = F.cosine_similarity(around, labels - labels.mean(), dim=0)
-    return (1 - torch.where(defined, correlation, 0.0 * correlation)).expand(len(logits))
+    return (1 - defined * correlation).expand(len(logits))
 
 
 def ordinal(

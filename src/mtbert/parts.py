@@ -23,5 +23,13 @@ def check_parts(plan: Plan) -> None:
             raise InputError(f"config: tasks.{name}.loss compares the rows of a batch; expected batch_size=2 or more")
     for phase in plan.phases:
         build_schedule(phase.schedule, seed=0, epochs=phase.epochs)
+
+
+def check_parents(plan: Plan) -> None:
+    """Whether the runs that a run is made from still have their weights; one that is done needs them no more.
+
+    Raises:
+        InputError: one has none.
+    """
     for run in (*find_teachers(plan.config), *find_ingredients(plan.config)):
         run.weights  # noqa: B018 - raises where there are none

@@ -75,10 +75,11 @@ def run_study(jobs: Sequence[Job], where: Sequence[Place], arguments: Sequence[s
 def _check(jobs: Sequence[Job]) -> None:
     """What is wrong in one run is said before any starts; torch, which that takes, is loaded for runs to make alone."""
     import_torchmetrics()
-    from mtbert.parts import check_parts
+    from mtbert.parts import check_parents, check_parts
 
     for job in jobs:
         check_parts(job.plan)
+        check_parents(job.plan)
 
 
 def start(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:

@@ -30,7 +30,7 @@ from mtbert.model.pretrained import load_encoder
 from mtbert.module import MultitaskModule, build_module
 from mtbert.outputs import write_outputs
 from mtbert.parents import find_teachers
-from mtbert.parts import check_parts
+from mtbert.parts import check_parents, check_parts
 from mtbert.paths import atomic_write
 from mtbert.plan import Phase, Plan, make_plan
 from mtbert.progress import Progress
@@ -68,6 +68,7 @@ def run(
         if (done := finished(plan)) is not None:
             tell(f"{done.directory}: done already")
             return record_alias(plan, done, overrides, arguments)
+        check_parents(plan)
         make_ready(plan)
         (plan.directory / FAILED_FILE).unlink(missing_ok=True)
         try:
