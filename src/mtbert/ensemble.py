@@ -97,8 +97,7 @@ def require_same(runs: Sequence[tuple[str, dict[str, str]]]) -> None:
     """Refuse runs, each given by its name and its conditions, that differ in these, in one line that lists what
     differs."""
     if found := differences(runs):
-        text = "; ".join(f"{name}: {values}" for name, values in found.items())
-        raise InputError(f"these runs cannot be averaged, they differ in {text}")
+        raise InputError(f"these runs cannot be averaged, they differ in {found}")
 
 
 def _tasks(run: Run) -> str:

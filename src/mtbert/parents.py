@@ -50,8 +50,7 @@ def find_ingredients(config: Config) -> list[Run]:
     models = [("this run", _model(config, resolve(config.encoder).weights_sha256))]
     models += [(run.directory.name, _model(run.config, run.record.encoder.sha256)) for run in runs]
     if found := differences(models):
-        text = "; ".join(f"{name}: {values}" for name, values in found.items())
-        raise InputError(f"config: {SOUP}: weights of different models cannot be averaged, these differ in {text}")
+        raise InputError(f"config: {SOUP}: weights of different models cannot be averaged, these differ in {found}")
     return runs
 
 

@@ -79,9 +79,8 @@ def require_comparable(records: Sequence[RunRecord]) -> None:
     """
     for conditions in (_settings, _measured_on):
         if differing := differences([(record.directory.name, conditions(record)) for record in records]):
-            found = "; ".join(f"{name}: {values}" for name, values in differing.items())
             raise InputError(
-                f"these runs do not belong in one table, they differ in {found}; "
+                f"these runs do not belong in one table, they differ in {differing}; "
                 "pick with --scale, --encoder, --recipe, --experiments or --runs"
             )
 
@@ -149,22 +148,24 @@ def _measured_on(record: RunRecord) -> dict[str, str]:
     return sources
 
 
-def differences(runs: Sequence[tuple[str, dict[str, str]]]) -> dict[str, str]:
+def differences(runs: Sequence[tuple[str, dict[str, str]]]) -> str:
     """The conditions that do not have one value in all runs, each given by its name and its conditions: by condition,
-    each value and in how many runs it stands, or in which one, the most frequent first."""
+    each value and in how many runs it stands, or in which one, the most frequent first; in one
+    line, empty where none differs."""
     values: dict[str, dict[str, list[str]]] = {}
     for run, conditions in runs:
         # An experiment that adds a dataset adds conditions, which is no difference.
         for name, value in conditions.items():
             values.setdefault(name, {}).setdefault(value, []).append(run)
-    return {
-        name: ", ".join(
+    return "; ".join(
+        f"{name}: "
+        + ", ".join(
             f"{value} ({f'{len(each)} runs' if len(each) > 1 else each[0]})"
             for value, each in sorted(found.items(), key=lambda item: -len(item[1]))
         )
         for name, found in values.items()
         if len(found) > 1
-    }
+    )
 
 
 def short(digests: str) -> str:
