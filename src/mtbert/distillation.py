@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,18 +19,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from mtbert.cache import read_entry, write_entry
 from mtbert.config import Config
 from mtbert.data.datamodule import MixedDataModule
 from mtbert.data.dataset import DatasetModule
 from mtbert.data.table import Table
-from mtbert.data.updates import TaskRows, Update
+from mtbert.data.updates import TaskRows
 from mtbert.errors import InputError
 from mtbert.methods import DistillConfig
 from mtbert.model.sources import cached_sha256
-from mtbert.outputs import evaluate
+from mtbert.outputs import evaluate, watched
 from mtbert.parents import TEACHERS
 from mtbert.paths import cache_dir
 from mtbert.plan import Plan
@@ -101,7 +100,8 @@ def _logits(run: Run, plan: Plan, data: MixedDataModule) -> dict[str, Tensor]:
         assert table.ids.tolist() == data.tables["train", name].ids.tolist()
     entry = _entry(run, plan, tables)
     if (found := read_entry(entry)) is None:
-        outputs = evaluate(run.module, _watched(own, run), plan.runtime.accelerator, plan.runtime.precision)
+        updates = watched(own, "train", f"teacher {run.directory.name}")
+        outputs = evaluate(run.module, updates, plan.runtime.accelerator, plan.runtime.precision)
         run.__dict__.pop("module")  # its memory is the student's now
         found = {name: outputs.gathered(("train", name))[0].numpy() for name in tables}, ""
         write_entry(entry, *found)
@@ -133,12 +133,6 @@ def _check(name: str, run: Run, config: Config) -> None:
         if found != expected:
             where = f"{TEACHERS}: task '{name}' of {run.directory.name}"
             raise InputError(f"config: {where} has {field} {found}; expected {expected}")
-
-
-def _watched(data: MixedDataModule, run: Run) -> Iterator[Update]:
-    updates = data.evaluation_updates(("train",))
-    for index in tqdm(range(len(updates)), desc=f"teacher {run.directory.name}", leave=False, disable=None):
-        yield updates[index]
 
 
 def _entry(run: Run, plan: Plan, tables: Mapping[str, Table]) -> Path:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from tqdm import tqdm
 
 from mtbert.callbacks import Recorder
 from mtbert.data.datamodule import MixedDataModule
@@ -87,6 +88,13 @@ def predictions(task: Task, logits: Float[Tensor, "rows ..."]) -> pd.DataFrame:
     return pd.DataFrame(
         {"prediction": (score if task.graded else score.round().long()).numpy(), "score": score.numpy()}
     )
+
+
+def watched(data: MixedDataModule, split: str, what: str) -> Iterator[Update]:
+    """The updates that evaluate a split, with a bar on a terminal."""
+    updates = data.evaluation_updates((split,))
+    for index in tqdm(range(len(updates)), desc=what, leave=False, disable=None):
+        yield updates[index]
 
 
 @torch.inference_mode()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import torch
-from tqdm import tqdm
 
 from mtbert.callbacks import Recorder
 from mtbert.checkpoints import read_weights, save_weights
 from mtbert.data.datamodule import MixedDataModule
 from mtbert.model.pretrained import empty_encoder, resolve
 from mtbert.module import MultitaskModule, build_module
-from mtbert.outputs import evaluate
+from mtbert.outputs import evaluate, watched
 from mtbert.parents import find_ingredients
 from mtbert.plan import Plan
 from mtbert.progress import dev_figures, label
@@ -26,9 +25,8 @@ def stir(plan: Plan, recorder: Recorder) -> tuple[MixedDataModule, MultitaskModu
     data = MixedDataModule.from_plan(plan)
     data.setup()
     module = averaged(plan)
-    updates = data.evaluation_updates(("dev",))
-    indices = tqdm(range(len(updates)), desc=label(plan), leave=False, disable=None, unit="batch")
-    found = evaluate(module, (updates[index] for index in indices), plan.runtime.accelerator, plan.runtime.precision)
+    updates = watched(data, "dev", label(plan))
+    found = evaluate(module, updates, plan.runtime.accelerator, plan.runtime.precision)
     recorder.phase_name = "soup"
     recorder.record(1, 0, found.metrics(module.tasks, module.recipe), found)
     save_weights(module.exported(), recorder.best)
